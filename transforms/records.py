@@ -1,0 +1,270 @@
+"""The records that travel between stages: one frozen dataclass a boundary.
+
+    Video -> SplitVideo -> StitchedVideo -> Clip -> Candidate x teacher -> JudgedClip -> rows
+
+A stage never fills in a field of somebody else's record; it makes a new one. Elements carry URIs, spans, text,
+scores and small vectors. Pixels stay in the reel (see `transforms.reel`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import traceback
+from typing import Generic, Self, TypeVar
+
+Vector = tuple[float, ...]
+AnswerT = TypeVar("AnswerT")
+RequestT = TypeVar("RequestT")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Span:
+    """A half-open stretch of presentation time, [start_s, end_s), in seconds from the file's zero."""
+
+    start_s: float
+    end_s: float
+
+    @property
+    def duration_s(self) -> float:
+        return self.end_s - self.start_s
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Cue:
+    """One subtitle: plain text, no markup, shown during [start_s, end_s)."""
+
+    start_s: float
+    end_s: float
+    text: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Video:
+    """A source file as it was found, before anything was decoded.
+
+    `video_id` is safe as a file name and in a table predicate (`[A-Za-z0-9_-]{1,128}`); `etag` is the version of the
+    source: whatever changes when its bytes do. `text_version` likewise for all text that stands beside the video
+    (manifest columns, side-cars). `text_failures` are side-cars that could not be read: they cost the text, not the
+    video.
+    """
+
+    video_id: str
+    uri: str
+    etag: str
+    size_bytes: int
+    title: str | None = None
+    description: str | None = None
+    language: str | None = None
+    cues: tuple[Cue, ...] = ()
+    text_version: str = ""
+    text_failures: tuple[DeadLetter, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MediaFacts:
+    """What the decoder found out about a video. Sizes are as displayed (after rotation and aspect)."""
+
+    duration_s: float
+    width: int
+    height: int
+    fps: float
+    codec: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Shot:
+    """A stretch between cuts, or a slice of a long one.
+
+    Frames are decode indices, `end_frame` and `end_s` exclusive. `first_s` and `last_s` are the presentation times of
+    the shot's two boundary frames, which stand in the reel at exactly these times.
+    """
+
+    index: int
+    start_frame: int
+    end_frame: int
+    start_s: float
+    end_s: float
+    first_s: float
+    last_s: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SplitVideo:
+    """A video after its one decode pass: its shots, in order and touching, and the reel they can be seen in.
+
+    `damage` says in plain words what could not be decoded, with the span that is missing; None when all was read.
+    """
+
+    video: Video
+    media: MediaFacts
+    shots: tuple[Shot, ...]
+    reel: str
+    embedded_cues: tuple[Cue, ...] = ()
+    damage: str | None = None
+    damage_span: Span | None = None
+    decode_s: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ShotFeatures:
+    """A shot's two boundary frames as unit vectors of the embedder."""
+
+    shot: Shot
+    first: Vector
+    last: Vector
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Clip:
+    """An accepted, trimmed event: the sample that gets captioned.
+
+    `shots` are the stitched shots, cut to the clip. `subtitles` is the text that overlaps the clip, None when there is
+    none. `fingerprint` stands for all that shaped the clip and its text: source, splitting, embedding, subtitles.
+    """
+
+    clip_id: str
+    video_id: str
+    uri: str
+    span: Span
+    shots: tuple[Span, ...]
+    media: MediaFacts
+    reel: str
+    fingerprint: str
+    title: str | None = None
+    description: str | None = None
+    subtitles: str | None = None
+    language: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RejectedSpan:
+    """A span that a rule dropped: which rule, what it measured, and what it allows."""
+
+    video_id: str
+    span: Span
+    stage: str
+    reason: str
+    value: float | None = None
+    threshold: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A failure of one element, with what is needed to understand it and to run it again."""
+
+    stage: str
+    video_id: str
+    uri: str
+    error_class: str
+    message: str
+    detail: str = ""
+    clip_id: str | None = None
+    teacher: str | None = None
+    span: Span | None = None
+    attempt: int = 1
+    failed_at: datetime.datetime = dataclasses.field(default_factory=lambda: datetime.datetime.now(datetime.UTC))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FailedVideo:
+    """A video of which nothing came, and why."""
+
+    video: Video
+    dead_letter: DeadLetter
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StitchedVideo:
+    """A video after the stitching rules: its clips, and everything that did not become one.
+
+    `embeddings` has one unit vector a clip, in the order of `clips`: the normalised mean of its boundary features.
+    """
+
+    split: SplitVideo
+    clips: tuple[Clip, ...]
+    embeddings: tuple[Vector, ...]
+    rejected: tuple[RejectedSpan, ...]
+    dead_letters: tuple[DeadLetter, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Candidate:
+    """One teacher's caption of one clip."""
+
+    teacher: str
+    model: str
+    revision: str
+    prompt_id: str
+    text: str
+    fingerprint: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Failure:
+    """Why one request to a model failed; the requests beside it in the batch are unharmed."""
+
+    error_class: str
+    message: str
+    detail: str
+
+    @classmethod
+    def of(cls, error: BaseException) -> Self:
+        trace = "".join(traceback.format_exception(error, limit=-6))
+        return cls(type(error).__name__, str(error) or type(error).__name__, trace[-4000:])
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Outcome(Generic[RequestT, AnswerT]):
+    """What a model handler returns for each request: the request itself, and an answer or a failure.
+
+    The request travels with its answer, so that an answer can never land on another clip.
+    """
+
+    request: RequestT
+    answer: AnswerT | None = None
+    failure: Failure | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CaptionedClip:
+    """A clip with what every teacher made of it: candidates in the order of the teachers, and the failures."""
+
+    clip: Clip
+    candidates: tuple[Candidate, ...]
+    not_applicable: tuple[str, ...]
+    dead_letters: tuple[DeadLetter, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class JudgedClip:
+    """A clip after the selector: one score a candidate, the best one chosen.
+
+    `chosen` indexes `captioned.candidates`; None when the clip failed, and then a dead letter carries its span.
+    `margin` is the lead over the runner-up, None with a single candidate. `abstained` says that the selector found
+    none good: the best candidate stands all the same.
+    """
+
+    captioned: CaptionedClip
+    scores: tuple[float, ...]
+    chosen: int | None
+    margin: float | None
+    abstained: bool
+    dead_letters: tuple[DeadLetter, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class EmbedRequest:
+    """Ask an embedder for the unit vectors of a shot's two boundary frames; answered by `(first, last)`."""
+
+    video_id: str
+    shot: Shot
+    reel: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ScoreRequest:
+    """Ask a selector how well each candidate fits the clip; answered by one score a candidate, higher is better."""
+
+    clip: Clip
+    candidates: tuple[Candidate, ...]
