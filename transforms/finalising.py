@@ -1,0 +1,190 @@
+"""Leave the dataset so that whoever reads just the Parquet files sees what the Delta tables say.
+
+    with WriterLease("out", owner=run_id):
+        ...
+        finalise("out")
+
+Superseded rows and those that a killed run left are removed, small files are joined, and files that belong to no table
+are deleted; a table without rows keeps one file without rows, which has its schema.
+
+Rows are removed by writing their file anew here: `DeltaTable.delete` and `merge` leave files whose strings come back
+as Arrow's string_view, while appending, replacing and compacting keep the types.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import re
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from deltalake import CommitProperties, DeltaTable
+from deltalake.transaction import AddAction, RemoveAction
+
+from transforms.lease import require_lease
+from transforms.schemas import STATISTICS, TABLES
+from transforms.tables import (
+    Directory,
+    Snapshot,
+    create_tables,
+    file_system,
+    pair_keys,
+    scan_files,
+    table_files,
+    table_uri,
+    writer_properties,
+)
+
+#: Large enough for scans, small enough to be written anew when one of its videos was replaced.
+TARGET_BYTES = 128 * 1024 * 1024
+
+_ROW_GROUP_BYTES = 64 * 1024 * 1024
+
+#: What an object store client that was killed leaves: staged files, and commits that never got their number.
+_LITTER = re.compile(r".+#\d+|.+\.tmp")
+
+
+def finalise(dataset_dir: Directory, *, retention_hours: int = 0, target_bytes: int = TARGET_BYTES) -> dict[str, int]:
+    """Make plain readers see exactly what Delta readers see. Cheap where nothing changed since the last time.
+
+    This process must hold the writer's lease, since another writer's uncommitted files would be deleted.
+
+    Args:
+      retention_hours: how long files of older versions stay; with any but 0 plain readers see those too, until then.
+      target_bytes: files are joined up to about this size.
+
+    Returns:
+      How many rows were removed, by table.
+
+    Raises:
+      LeaseLost: this process does not hold the lease, or not any more.
+    """
+    require_lease(dataset_dir)
+    create_tables(dataset_dir)
+    removed = sweep(dataset_dir)
+    for name, schema in TABLES.items():
+        require_lease(dataset_dir)
+        uri = table_uri(dataset_dir, name)
+        DeltaTable(uri).optimize.compact(
+            target_size=target_bytes, max_concurrent_tasks=1, writer_properties=writer_properties()
+        )
+        table = DeltaTable(uri)
+        if not table.file_uris():
+            _replace_files(table, dataset_dir, name, schema, removed=(), added=_write_file(dataset_dir, name, ()))
+        _delete_unused(DeltaTable(uri), uri, retention_hours)
+    return removed
+
+
+def sweep(dataset_dir: Directory) -> dict[str, int]:
+    """Remove the rows of `clips`, `rejected` and `failures` whose (video_id, run_id) is not in `videos`.
+
+    They are what was superseded, and what a killed run left. Only the files that hold such rows are written anew.
+    """
+    current = Snapshot.open(dataset_dir).current
+    return {name: drop_rows(dataset_dir, name, keep=current) for name in TABLES if name != "videos"}
+
+
+def drop_rows(dataset_dir: Directory, name: str, *, keep: pa.Array | None = None, drop: pa.Array | None = None) -> int:
+    """Remove rows by their "video_id run_id": all but `keep`, or just `drop`. Returns how many."""
+    table, schema = DeltaTable(table_uri(dataset_dir, name)), TABLES[name]
+
+    def stays(batch: pa.RecordBatch) -> pa.Array:
+        keys = pair_keys(batch)
+        return pc.is_in(keys, keep) if keep is not None else pc.invert(pc.is_in(keys, drop))
+
+    affected, gone = [], 0
+    for uri in table_files(table, dataset_dir, name):
+        batches = scan_files([uri], schema, ["video_id", "run_id"])
+        stale = sum(batch.num_rows - (stays(batch).true_count) for batch in batches)
+        if stale:
+            affected.append(uri)
+            gone += stale
+    if affected:
+        kept = (batch.filter(stays(batch)) for batch in scan_files(affected, schema, None))
+        added = _write_file(dataset_dir, name, kept)
+        _replace_files(table, dataset_dir, name, schema, removed=affected, added=added)
+    return gone
+
+
+def _write_file(dataset_dir: Directory, name: str, batches: Iterable[pa.RecordBatch]) -> tuple[str, dict[str, Any]]:
+    """Write one Parquet file of these rows beside the table's others; return its name and its statistics."""
+    schema, file_name = TABLES[name], f"part-00000-{uuid.uuid4()}-c000.zstd.parquet"
+    rows = 0
+    least: dict[str, Any] = {}
+    greatest: dict[str, Any] = {}
+    filesystem, path = file_system(f"{table_uri(dataset_dir, name)}/{file_name}")
+    with pq.ParquetWriter(path, schema, compression="zstd", filesystem=filesystem) as writer:
+        for group in _row_groups(batches, schema):
+            writer.write_table(group)
+            rows += group.num_rows
+            for column in STATISTICS[name]:
+                if pa.types.is_timestamp(schema.field(column).type):
+                    continue
+                bounds = pc.min_max(group.column(column)).as_py()
+                if bounds["min"] is not None:
+                    least[column] = min(bounds["min"], least.get(column, bounds["min"]))
+                    greatest[column] = max(bounds["max"], greatest.get(column, bounds["max"]))
+    return file_name, {"numRecords": rows, "minValues": least, "maxValues": greatest, "nullCount": {}}
+
+
+def _row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
+    held: list[pa.RecordBatch] = []
+    for batch in batches:
+        if batch.num_rows:
+            held.append(batch.cast(schema))
+        if sum(one.nbytes for one in held) >= _ROW_GROUP_BYTES:
+            yield pa.Table.from_batches(held, schema)
+            held = []
+    if held:
+        yield pa.Table.from_batches(held, schema)
+
+
+def _replace_files(
+    table: DeltaTable,
+    dataset_dir: Directory,
+    name: str,
+    schema: pa.Schema,
+    *,
+    removed: Sequence[str],
+    added: tuple[str, dict[str, Any]],
+) -> None:
+    """Commit a new file instead of others. Delta checks neither that it is there nor its columns: done here."""
+    file_name, statistics = added
+    filesystem, path = file_system(f"{table_uri(dataset_dir, name)}/{file_name}")
+    written = pq.read_schema(path, filesystem=filesystem)
+    if not written.equals(schema):
+        raise RuntimeError(f"{path} was written with other columns than {name} has")
+    now_ms = int(time.time() * 1000)
+    actions: list[AddAction | RemoveAction] = [
+        RemoveAction(path=uri.rpartition("/")[2], data_change=True, deletion_timestamp=now_ms) for uri in removed
+    ]
+    actions.append(
+        AddAction(
+            path=file_name,
+            size=filesystem.get_file_info(path).size,
+            partition_values={},
+            modification_time=now_ms,
+            data_change=True,
+            stats=json.dumps(statistics),
+        )
+    )
+    properties = CommitProperties(custom_metadata={"reelscribe": "sweep"})
+    table.create_write_transaction(actions, mode="append", schema=schema, commit_properties=properties)
+
+
+def _delete_unused(table: DeltaTable, uri: str, retention_hours: int) -> None:
+    # `full`, or files that never got into a commit would stay for ever.
+    table.vacuum(retention_hours=retention_hours, dry_run=False, enforce_retention_duration=False, full=True)
+    if "://" in uri:
+        return  # An object store shows no staged files.
+    for directory in (pathlib.Path(uri), pathlib.Path(uri) / "_delta_log"):
+        for file_name in os.listdir(directory):
+            if _LITTER.fullmatch(file_name):
+                (directory / file_name).unlink(missing_ok=True)
