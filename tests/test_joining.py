@@ -1,0 +1,96 @@
+"""Joins that complete by count, on the runner that the product uses."""
+
+import apache_beam as beam
+import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.testing import test_pipeline, test_stream
+from apache_beam.testing.util import assert_that, equal_to
+from apache_beam.transforms.window import TimestampedValue
+
+from transforms.joining import JoinByCount, Joined, Part, Whole
+
+EMBEDDED = ["--runner=FnApiRunner"]
+THREADS = [*EMBEDDED, "--direct_running_mode=multi_threading", "--direct_num_workers=2"]
+
+
+def expected_parts(whole: tuple[str, int]) -> int:
+    return whole[1]
+
+
+def as_plain(joined: Joined) -> tuple:
+    return joined.whole[0], sorted(joined.parts), joined.missing
+
+
+@pytest.mark.parametrize("flags", [EMBEDDED, THREADS])
+def test_every_whole_meets_its_parts_in_whatever_order_they_come(flags):
+    keyed = [(f"k{i}", Part(n)) for n in range(3) for i in range(20)]
+    keyed += [(f"k{i}", Whole((f"w{i}", 3))) for i in range(20)]
+    with beam.Pipeline(options=PipelineOptions(flags)) as pipeline:
+        joined = pipeline | beam.Create(keyed) | JoinByCount("test", expected_parts) | beam.Map(as_plain)
+        assert_that(joined, equal_to([(f"w{i}", [0, 1, 2], 0) for i in range(20)]))
+
+
+def test_a_whole_without_parts_is_complete_at_once():
+    with beam.Pipeline(options=PipelineOptions(EMBEDDED)) as pipeline:
+        joined = pipeline | beam.Create([("k", Whole(("w", 0)))]) | JoinByCount("test", expected_parts) | beam.Map(as_plain)
+        assert_that(joined, equal_to([("w", [], 0)]))
+
+
+def test_parts_that_got_lost_are_counted_and_hold_back_nothing():
+    keyed = [("a", Whole(("a", 2))), ("a", Part(1)), ("b", Whole(("b", 1))), ("b", Part(5))]
+    with beam.Pipeline(options=PipelineOptions(EMBEDDED)) as pipeline:
+        joined = pipeline | beam.Create(keyed) | JoinByCount("test", expected_parts) | beam.Map(as_plain)
+        assert_that(joined, equal_to([("a", [1], 1), ("b", [5], 0)]))
+
+
+def test_joins_of_one_pipeline_do_not_read_each_others_timers():
+    """Keys of different kinds and lengths: with one timer name they end in each other's decoder."""
+    first = [(f"video-{i}", Whole((f"video-{i}", 1))) for i in range(5)] + [(f"video-{i}", Part(i)) for i in range(5)]
+    with beam.Pipeline(options=PipelineOptions(EMBEDDED)) as pipeline:
+        videos = pipeline | beam.Create(first) | "Videos" >> JoinByCount("videos", expected_parts)
+        clips = videos | "Clips" >> beam.FlatMap(lambda joined: [("c", Whole(("c", 6))), ("c", Part(joined.parts[0]))])
+        joined = clips | "Join clips" >> JoinByCount("clips", expected_parts) | beam.Map(as_plain)
+        assert_that(joined, equal_to([("c", [0, 1, 2, 3, 4], 1)]))
+
+
+EMITTED: list[str] = []
+
+
+def note(joined: Joined) -> tuple:
+    EMITTED.append(joined.whole[0])
+    return as_plain(joined)
+
+
+def test_in_a_stream_a_complete_group_comes_out_at_once_and_waits_for_no_slow_one():
+    EMITTED.clear()
+    stream = (
+        test_stream.TestStream()
+        .advance_watermark_to(0)
+        .add_elements([TimestampedValue(("slow", Whole(("slow", 1))), 100)])
+        .add_elements([TimestampedValue(("fast", Whole(("fast", 1))), 10)])
+        .add_elements([TimestampedValue(("fast", Part(1)), 10)])
+        .advance_watermark_to(50)
+        .add_elements([TimestampedValue(("later", Whole(("later", 0))), 60)])
+        .advance_watermark_to(90)
+        .add_elements([TimestampedValue(("slow", Part(2)), 100)])
+        .advance_watermark_to_infinity()
+    )
+    with test_pipeline.TestPipeline(options=PipelineOptions(["--streaming"])) as pipeline:
+        joined = pipeline | stream | JoinByCount("test", expected_parts) | beam.Map(note)
+        assert_that(joined, equal_to([("fast", [1], 0), ("later", [], 0), ("slow", [2], 0)]))
+    assert EMITTED == ["fast", "later", "slow"]
+
+
+def test_in_a_stream_lost_parts_are_given_up_once_the_watermark_has_passed():
+    stream = (
+        test_stream.TestStream()
+        .advance_watermark_to(0)
+        .add_elements([TimestampedValue(("a", Whole(("a", 2))), 10)])
+        .add_elements([TimestampedValue(("a", Part(1)), 10)])
+        .advance_watermark_to(60)
+        .add_elements([TimestampedValue(("b", Whole(("b", 0))), 70)])
+        .advance_watermark_to_infinity()
+    )
+    with test_pipeline.TestPipeline(options=PipelineOptions(["--streaming"])) as pipeline:
+        joined = pipeline | stream | JoinByCount("test", expected_parts) | beam.Map(as_plain)
+        assert_that(joined, equal_to([("a", [1], 1), ("b", [], 0)]))

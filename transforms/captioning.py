@@ -1,0 +1,161 @@
+"""Caption every clip with every teacher: the cross-modality ensemble of Panda-70M, section 3.2.
+
+    clips | CaptionClips([Teacher("lite-frame", handler, ...), ...])     # -> CaptionedClip
+
+Teachers do not know of each other: each is one RunInference of its own, so that a slow one can have its own workers.
+A teacher that fails costs its caption; one whose inputs are absent (no text) is skipped and counted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+
+import apache_beam as beam
+from apache_beam.metrics import Metrics
+from apache_beam.ml.inference.base import ModelHandler, RunInference
+
+from transforms.joining import JoinByCount, Joined, Part, Whole
+from transforms.records import Candidate, CaptionedClip, Clip, DeadLetter, Failure, Outcome
+
+NOT_APPLICABLE = "not_applicable"
+LOST = Failure("LostResult", "the teacher returned nothing for this clip", "")
+
+
+class EmptyCaption(ValueError):
+    """A teacher answered with no words."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Teacher:
+    """A captioning model with its prompt and its inputs.
+
+    Attributes:
+      name: what `captions.teacher` says.
+      handler: answers a `Clip` with its caption, one plain sentence or a few.
+      model, revision, prompt_id: provenance, which every candidate carries.
+      needs_text: skip clips that have neither subtitles nor title nor description.
+    """
+
+    name: str
+    handler: ModelHandler
+    model: str = ""
+    revision: str = ""
+    prompt_id: str = ""
+    needs_text: bool = False
+
+    @property
+    def fingerprint(self) -> str:
+        shaped_by = "\n".join([self.name, self.model, self.revision, self.prompt_id])
+        return hashlib.sha256(shaped_by.encode()).hexdigest()[:16]
+
+    def applies_to(self, clip: Clip) -> bool:
+        return not self.needs_text or bool(clip.subtitles or clip.title or clip.description)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Skipped:
+    teacher: str
+
+
+def candidate_of(teacher: Teacher, outcome: Outcome[Clip, str]) -> Candidate | DeadLetter:
+    """What came of one request to one teacher."""
+    clip, failure = outcome.request, outcome.failure
+    text = " ".join((outcome.answer or "").split())
+    if failure is None and not text:
+        failure = Failure.of(EmptyCaption(f"{teacher.name} answered with no words"))
+    if failure is not None:
+        return _teacher_failure(clip, teacher.name, failure)
+    return Candidate(
+        teacher=teacher.name,
+        model=teacher.model,
+        revision=teacher.revision,
+        prompt_id=teacher.prompt_id,
+        text=text,
+        fingerprint=hashlib.sha256(f"{clip.fingerprint}\n{teacher.fingerprint}".encode()).hexdigest()[:16],
+    )
+
+
+def gather(joined: Joined, order: Sequence[str]) -> CaptionedClip:
+    """Sort a clip's parts into candidates (in the teachers' order), skips and failures."""
+    clip: Clip = joined.whole
+    rank = {name: place for place, name in enumerate(order)}
+    heard = {part.teacher for part in joined.parts}
+    lost = [_teacher_failure(clip, name, LOST) for name in order if name not in heard]
+    parts = sorted([*joined.parts, *lost], key=lambda part: rank[part.teacher])
+    return CaptionedClip(
+        clip=clip,
+        candidates=tuple(part for part in parts if isinstance(part, Candidate)),
+        not_applicable=tuple(part.teacher for part in parts if isinstance(part, _Skipped)),
+        dead_letters=tuple(part for part in parts if isinstance(part, DeadLetter)),
+    )
+
+
+def _teacher_failure(clip: Clip, teacher: str, failure: Failure) -> DeadLetter:
+    return DeadLetter(
+        stage="caption",
+        video_id=clip.video_id,
+        uri=clip.uri,
+        error_class=failure.error_class,
+        message=failure.message,
+        detail=failure.detail,
+        clip_id=clip.clip_id,
+        teacher=teacher,
+        span=clip.span,
+    )
+
+
+@dataclasses.dataclass
+class AskTeacher(beam.PTransform):
+    """Ask one teacher for its caption of each clip.
+
+    Clip in, one (clip_id, Part(Candidate | DeadLetter | skip)) out for each; bounded or unbounded.
+    """
+
+    teacher: Teacher
+
+    def expand(self, clips: beam.PCollection[Clip]) -> beam.PCollection:
+        teacher = self.teacher
+        fitting = clips | "Fitting" >> beam.Filter(teacher.applies_to)
+        skipped = (
+            clips
+            | "Without inputs" >> beam.Filter(lambda clip: not teacher.applies_to(clip))
+            | "Skip" >> beam.Map(_skip, teacher.name)
+        )
+        asked = fitting | "Caption" >> RunInference(teacher.handler) | "Candidate" >> beam.Map(_answered, teacher)
+        return (asked, skipped) | beam.Flatten()
+
+
+def _skip(clip: Clip, teacher: str) -> tuple[str, Part]:
+    Metrics.counter("reelscribe/caption", NOT_APPLICABLE).inc()
+    return clip.clip_id, Part(_Skipped(teacher))
+
+
+def _answered(outcome: Outcome[Clip, str], teacher: Teacher) -> tuple[str, Part]:
+    found = candidate_of(teacher, outcome)
+    Metrics.counter("reelscribe/caption", "failed" if isinstance(found, DeadLetter) else "captions").inc()
+    return outcome.request.clip_id, Part(found)
+
+
+@dataclasses.dataclass
+class CaptionClips(beam.PTransform):
+    """Caption each clip with every teacher.
+
+    Clip in, one CaptionedClip out for each; bounded or unbounded.
+    """
+
+    teachers: Sequence[Teacher]
+
+    def __post_init__(self) -> None:
+        names = [teacher.name for teacher in self.teachers]
+        if not names or len(set(names)) != len(names):
+            raise ValueError(f"teachers need names, each its own; got {names}")
+
+    def expand(self, clips: beam.PCollection[Clip]) -> beam.PCollection[CaptionedClip]:
+        order = tuple(teacher.name for teacher in self.teachers)
+        spread = clips | "Spread" >> beam.Reshuffle()
+        wholes = clips | "Wholes" >> beam.Map(lambda clip: (clip.clip_id, Whole(clip)))
+        parts = [spread | f"Ask {teacher.name}" >> AskTeacher(teacher) for teacher in self.teachers]
+        joined = [wholes, *parts] | "All" >> beam.Flatten() | "Join" >> JoinByCount("captions", lambda clip: len(order))
+        return joined | "Gather" >> beam.Map(gather, order)

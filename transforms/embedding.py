@@ -1,0 +1,71 @@
+"""Embed the two boundary frames of every shot, and bring the shots of a video together again.
+
+split_videos | EmbedShots(handler)     # -> (SplitVideo, {shot index: ShotFeatures | Failure})
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+import apache_beam as beam
+from apache_beam.ml.inference.base import ModelHandler, RunInference
+
+from transforms.joining import JoinByCount, Joined, Part, Whole
+from transforms.records import EmbedRequest, Failure, Outcome, Shot, ShotFeatures, SplitVideo, Vector
+
+Embedding = Outcome[EmbedRequest, tuple[Vector, Vector]]
+
+LOST = Failure("LostResult", "the embedder returned nothing for this shot", "")
+
+
+def requests_of(split: SplitVideo) -> Iterable[EmbedRequest]:
+    """One request a shot."""
+    for shot in split.shots:
+        yield EmbedRequest(split.video.video_id, shot, split.reel)
+
+
+def features_of(embedding: Embedding) -> tuple[Shot, ShotFeatures | Failure]:
+    """What came of one request: the shot's features, or why there are none."""
+    shot = embedding.request.shot
+    if embedding.failure or embedding.answer is None:
+        return shot, embedding.failure or LOST
+    first, last = embedding.answer
+    return shot, ShotFeatures(shot, first, last)
+
+
+def gather(joined: Joined) -> tuple[SplitVideo, dict[int, ShotFeatures | Failure]]:
+    """Order a video's shots by index; shots whose result got lost count as failures."""
+    split: SplitVideo = joined.whole
+    found = {shot.index: features for shot, features in joined.parts}
+    return split, {shot.index: found.get(shot.index, LOST) for shot in split.shots}
+
+
+def n_shots(split: SplitVideo) -> int:
+    return len(split.shots)
+
+
+@dataclasses.dataclass
+class EmbedShots(beam.PTransform):
+    """Embed the shots of each video.
+
+    SplitVideo in, one (SplitVideo, {shot index: ShotFeatures | Failure}) out for each; bounded or unbounded. A shot
+    that cannot be embedded costs that shot.
+
+    Args:
+      handler: answers an `EmbedRequest` with the unit vectors of the shot's (first, last) boundary frames.
+    """
+
+    handler: ModelHandler
+
+    def expand(self, videos: beam.PCollection[SplitVideo]) -> beam.PCollection:
+        wholes = videos | "Wholes" >> beam.Map(lambda split: (split.video.video_id, Whole(split)))
+        parts = (
+            videos
+            | "Requests" >> beam.FlatMap(requests_of)
+            | "Spread" >> beam.Reshuffle()
+            | "Embed" >> RunInference(self.handler)
+            | "Parts" >> beam.Map(lambda embedding: (embedding.request.video_id, Part(features_of(embedding))))
+        )
+        joined = (wholes, parts) | "Both" >> beam.Flatten() | "Join" >> JoinByCount("shots", n_shots)
+        return joined | "Gather" >> beam.Map(gather)

@@ -1,0 +1,276 @@
+"""Bring the clips of a video together and write its rows as the tables want them.
+
+    (stitched, judged) | AssembleVideos(run)     # -> VideoRows, one a video, ready to be committed
+
+Every video leaves here as rows, be it one row that says why it failed.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.metrics import Metrics
+
+from transforms.joining import JoinByCount, Joined, Part, Whole
+from transforms.records import (
+    Clip,
+    DeadLetter,
+    FailedVideo,
+    Failure,
+    JudgedClip,
+    RejectedSpan,
+    Span,
+    SplitVideo,
+    StitchedVideo,
+    Vector,
+    Video,
+)
+from transforms.schemas import SCHEMA_VERSION, VideoRows
+
+COUNTS = "reelscribe/rows"
+LOST = Failure("LostResult", "the clip got lost between captioning and writing", "")
+
+Fingerprints = Mapping[str, str]
+
+
+def timecode(seconds: float) -> str:
+    """Seconds as "H:MM:SS.mmm", the form that Panda-70M's files use; hours go past 24.
+
+    >>> timecode(3723.5)
+    '1:02:03.500'
+    """
+    total_ms = round(seconds * 1000)
+    minutes, ms = divmod(total_ms, 60_000)
+    return f"{minutes // 60}:{minutes % 60:02d}:{ms // 1000:02d}.{ms % 1000:03d}"
+
+
+def clip_row(judged: JudgedClip, embedding: Vector, run_id: str, fingerprint: str) -> dict[str, Any]:
+    """The `clips` row of a clip whose caption was chosen."""
+    clip, captioned = judged.captioned.clip, judged.captioned
+    assert judged.chosen is not None, "a failed clip has no row"
+    best = captioned.candidates[judged.chosen]
+    return {
+        "clip_id": clip.clip_id,
+        "video_id": clip.video_id,
+        "uri": clip.uri,
+        "title": clip.title,
+        "start_s": clip.span.start_s,
+        "end_s": clip.span.end_s,
+        "duration_s": clip.span.duration_s,
+        "timestamp": [timecode(clip.span.start_s), timecode(clip.span.end_s)],
+        "width": clip.media.width,
+        "height": clip.media.height,
+        "fps": clip.media.fps,
+        "caption": best.text,
+        "teacher": best.teacher,
+        "matching_score": judged.scores[judged.chosen],
+        "margin": judged.margin,
+        "abstained": judged.abstained,
+        "captions": [
+            {
+                "teacher": candidate.teacher,
+                "model": candidate.model,
+                "revision": candidate.revision,
+                "prompt_id": candidate.prompt_id,
+                "caption": candidate.text,
+                "matching_score": score,
+                "fingerprint": candidate.fingerprint,
+            }
+            for candidate, score in zip(captioned.candidates, judged.scores, strict=True)
+        ],
+        "subtitles": clip.subtitles,
+        "embedding": list(embedding),
+        "shots": [dataclasses.asdict(shot) for shot in clip.shots],
+        "run_id": run_id,
+        "fingerprint": fingerprint,
+        "schema_version": SCHEMA_VERSION,
+    }
+
+
+def rejected_row(rejected: RejectedSpan, run_id: str) -> dict[str, Any]:
+    """The `rejected` row of a span."""
+    return {
+        "video_id": rejected.video_id,
+        "start_s": rejected.span.start_s,
+        "end_s": rejected.span.end_s,
+        "stage": rejected.stage,
+        "reason": rejected.reason,
+        "value": rejected.value,
+        "threshold": rejected.threshold,
+        "run_id": run_id,
+    }
+
+
+def failure_row(letter: DeadLetter, run_id: str) -> dict[str, Any]:
+    """The `failures` row of a dead letter."""
+    return {
+        "stage": letter.stage,
+        "video_id": letter.video_id,
+        "clip_id": letter.clip_id,
+        "teacher": letter.teacher,
+        "uri": letter.uri,
+        "start_s": letter.span.start_s if letter.span else None,
+        "end_s": letter.span.end_s if letter.span else None,
+        "error_class": letter.error_class,
+        "message": letter.message,
+        "detail": letter.detail,
+        "attempt": letter.attempt,
+        "failed_at": letter.failed_at,
+        "run_id": run_id,
+    }
+
+
+def damage_letter(split: SplitVideo) -> DeadLetter:
+    """The dead letter of the part of a video that could not be decoded."""
+    video = split.video
+    return DeadLetter(
+        stage="split",
+        video_id=video.video_id,
+        uri=video.uri,
+        error_class="PartlyDecoded",
+        message=split.damage or "",
+        span=split.damage_span,
+    )
+
+
+def video_rows(
+    stitched: StitchedVideo, judged: Iterable[JudgedClip], run_id: str, fingerprints: Fingerprints
+) -> VideoRows:
+    """All rows of a video that was split.
+
+    The video is 'ok', 'partial' when part of it could not be read or decoded or a span failed, 'failed' when spans
+    failed and no clip stands. A teacher that fails changes nothing.
+    """
+    split, video = stitched.split, stitched.split.video
+    by_clip = {found.captioned.clip.clip_id: found for found in judged}
+    clips: list[dict[str, Any]] = []
+    letters: list[DeadLetter] = [*video.text_failures, *stitched.dead_letters]
+    if split.damage:
+        letters.append(damage_letter(split))
+    for clip, embedding in zip(stitched.clips, stitched.embeddings, strict=True):
+        found = by_clip.get(clip.clip_id)
+        if found is None:
+            letters.append(_lost(clip))
+            continue
+        letters += found.dead_letters
+        if found.chosen is not None:
+            clips.append(clip_row(found, embedding, run_id, fingerprints["select"]))
+    failed_spans = any(letter.teacher is None and letter.stage not in ("read", "split") for letter in letters)
+    lost_parts = any(letter.teacher is None for letter in letters)
+    status = "failed" if failed_spans and not clips else "partial" if lost_parts else "ok"
+    return VideoRows(
+        video_id=video.video_id,
+        video={
+            **_source_columns(video, run_id, fingerprints),
+            "duration_s": split.media.duration_s,
+            "width": split.media.width,
+            "height": split.media.height,
+            "fps": split.media.fps,
+            "codec": split.media.codec,
+            "n_shots": len(split.shots),
+            "n_clips": len(clips),
+            "n_rejected": len(stitched.rejected),
+            "n_failures": len(letters),
+            "status": status,
+        },
+        clips=tuple(clips),
+        rejected=tuple(rejected_row(row, run_id) for row in stitched.rejected),
+        failures=tuple(failure_row(letter, run_id) for letter in letters),
+    )
+
+
+def failed_video_rows(failed: FailedVideo, run_id: str, fingerprints: Fingerprints) -> VideoRows:
+    """The rows of a video of which nothing could be read."""
+    video, letter = failed.video, failed.dead_letter
+    nothing = {"duration_s": None, "width": None, "height": None, "fps": None, "codec": None}
+    counts = {"n_shots": 0, "n_clips": 0, "n_rejected": 0, "n_failures": 1, "status": "failed"}
+    return VideoRows(
+        video_id=video.video_id,
+        video={**_source_columns(video, run_id, fingerprints), **nothing, **counts},
+        clips=(),
+        rejected=(),
+        failures=(failure_row(letter, run_id),),
+    )
+
+
+def _source_columns(video: Video, run_id: str, fingerprints: Fingerprints) -> dict[str, Any]:
+    return {
+        "video_id": video.video_id,
+        "uri": video.uri,
+        "title": video.title,
+        "description": video.description,
+        "size_bytes": video.size_bytes,
+        "etag": video.etag,
+        "fingerprints": dict(fingerprints),
+        "run_id": run_id,
+    }
+
+
+def _lost(clip: Clip) -> DeadLetter:
+    return DeadLetter(
+        stage="select",
+        video_id=clip.video_id,
+        uri=clip.uri,
+        error_class=LOST.error_class,
+        message=LOST.message,
+        clip_id=clip.clip_id,
+        span=Span(clip.span.start_s, clip.span.end_s),
+    )
+
+
+@dataclasses.dataclass
+class AssembleVideos(beam.PTransform):
+    """Bring each video's judged clips together and make its rows.
+
+    A pair of PCollections in, StitchedVideo and JudgedClip; one VideoRows out a stitched video; bounded or unbounded.
+
+    Args:
+      run_id: goes into every row.
+      fingerprints: of a video, stage by stage.
+    """
+
+    run_id: str
+    fingerprints: Callable[[Video], Fingerprints]
+
+    def expand(self, parts: tuple[beam.PCollection, beam.PCollection]) -> beam.PCollection[VideoRows]:
+        stitched, judged = parts
+        wholes = stitched | "Wholes" >> beam.Map(lambda video: (video.split.video.video_id, Whole(video)))
+        clips = judged | "Parts" >> beam.Map(lambda clip: (clip.captioned.clip.video_id, Part(clip)))
+        joined = (wholes, clips) | beam.Flatten() | "Join" >> JoinByCount("clips", lambda video: len(video.clips))
+        return joined | "Rows" >> beam.Map(_assemble, self.run_id, self.fingerprints)
+
+
+def _assemble(joined: Joined, run_id: str, fingerprints: Callable[[Video], Fingerprints]) -> VideoRows:
+    return video_rows(joined.whole, joined.parts, run_id, fingerprints(joined.whole.split.video))
+
+
+@dataclasses.dataclass
+class FailVideos(beam.PTransform):
+    """Make the rows of videos that failed as a whole: FailedVideo in, one VideoRows out for each."""
+
+    run_id: str
+    fingerprints: Callable[[Video], Fingerprints]
+
+    def expand(self, failed: beam.PCollection[FailedVideo]) -> beam.PCollection[VideoRows]:
+        return failed | "Rows" >> beam.Map(_fail, self.run_id, self.fingerprints)
+
+
+def _fail(failed: FailedVideo, run_id: str, fingerprints: Callable[[Video], Fingerprints]) -> VideoRows:
+    return failed_video_rows(failed, run_id, fingerprints(failed.video))
+
+
+def count_rows(rows: VideoRows) -> VideoRows:
+    """Count what becomes of a video: by status, by the rule that rejected, by the stage that failed."""
+    counted = collections.Counter({f"videos {rows.video['status']}": 1, "clips": len(rows.clips)})
+    counted.update(f"rejected {row['stage']}" for row in rows.rejected)
+    counted.update(f"failures {row['stage']}" for row in rows.failures)
+    counted["clip_ms"] = round(1000 * sum(row["duration_s"] for row in rows.clips))
+    counted["video_ms"] = round(1000 * (rows.video["duration_s"] or 0))
+    counted["source_bytes"] = rows.video["size_bytes"]
+    for name, count in counted.items():
+        Metrics.counter(COUNTS, name).inc(count)
+    return rows

@@ -1,0 +1,102 @@
+"""Score every caption against its clip and choose the best: the retrieval model of Panda-70M, section 3.3.
+
+captioned | JudgeCaptions(selector, abstain_below=0.1)     # -> JudgedClip
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import apache_beam as beam
+from apache_beam.metrics import Metrics
+from apache_beam.ml.inference.base import ModelHandler, RunInference
+
+from transforms.records import CaptionedClip, DeadLetter, Failure, JudgedClip, Outcome
+
+NO_CAPTION = Failure("NoCaption", "no teacher could caption this clip", "")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Choice:
+    """Which candidate won, by how much, and whether the selector finds it any good."""
+
+    chosen: int
+    margin: float | None
+    abstained: bool
+
+
+def choose(scores: Sequence[float], abstain_below: float | None = None) -> Choice:
+    """Choose the highest score; of equal ones the first, so that the choice is stable.
+
+    Args:
+      scores: one a candidate, at least one, higher is better.
+      abstain_below: the selector abstains when even the best is under this; the best stands all the same.
+    """
+    order = sorted(range(len(scores)), key=lambda place: (-scores[place], place))
+    best = order[0]
+    margin = scores[best] - scores[order[1]] if len(order) > 1 else None
+    return Choice(best, margin, abstain_below is not None and scores[best] < abstain_below)
+
+
+def judge(outcome: Outcome[CaptionedClip, Sequence[float]], abstain_below: float | None = None) -> JudgedClip:
+    """What the selector made of one clip; its failure is the clip's failure."""
+    captioned = outcome.request
+    if outcome.failure is not None:
+        return _failed(captioned, "score", outcome.failure)
+    scores = tuple(float(score) for score in outcome.answer or ())
+    if len(scores) != len(captioned.candidates) or any(score != score for score in scores):
+        wrong = Failure("BadScores", f"the selector gave {scores} for {len(captioned.candidates)} captions", "")
+        return _failed(captioned, "score", wrong)
+    choice = choose(scores, abstain_below)
+    return JudgedClip(captioned, scores, choice.chosen, choice.margin, choice.abstained, captioned.dead_letters)
+
+
+def _failed(captioned: CaptionedClip, stage: str, failure: Failure) -> JudgedClip:
+    clip = captioned.clip
+    letter = DeadLetter(
+        stage=stage,
+        video_id=clip.video_id,
+        uri=clip.uri,
+        error_class=failure.error_class,
+        message=failure.message,
+        detail=failure.detail,
+        clip_id=clip.clip_id,
+        span=clip.span,
+    )
+    return JudgedClip(captioned, (), None, None, False, (*captioned.dead_letters, letter))
+
+
+@dataclasses.dataclass
+class JudgeCaptions(beam.PTransform):
+    """Score each clip's candidates and choose the best.
+
+    CaptionedClip in, one JudgedClip out for each; bounded or unbounded. A clip without captions, or one that the
+    selector cannot score, comes out failed, with a dead letter that carries its span.
+
+    Args:
+      selector: answers a `CaptionedClip` with one score a candidate.
+      abstain_below: see `choose`.
+    """
+
+    selector: ModelHandler
+    abstain_below: float | None = None
+
+    def expand(self, captioned: beam.PCollection[CaptionedClip]) -> beam.PCollection[JudgedClip]:
+        mute = captioned | "Without captions" >> beam.Filter(lambda found: not found.candidates)
+        failed = mute | "Fail" >> beam.Map(_failed, "caption", NO_CAPTION)
+        judged = (
+            captioned
+            | "With captions" >> beam.Filter(lambda found: bool(found.candidates))
+            | "Spread" >> beam.Reshuffle()
+            | "Score" >> RunInference(self.selector)
+            | "Choose" >> beam.Map(_judged, self.abstain_below)
+        )
+        return (judged, failed) | beam.Flatten()
+
+
+def _judged(outcome: Outcome[CaptionedClip, Sequence[float]], abstain_below: float | None) -> JudgedClip:
+    judged = judge(outcome, abstain_below)
+    if judged.chosen is not None:
+        Metrics.counter("reelscribe/score", "clips").inc()
+    return judged
