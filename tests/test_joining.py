@@ -32,7 +32,9 @@ def test_every_whole_meets_its_parts_in_whatever_order_they_come(flags):
 
 def test_a_whole_without_parts_is_complete_at_once():
     with beam.Pipeline(options=PipelineOptions(EMBEDDED)) as pipeline:
-        joined = pipeline | beam.Create([("k", Whole(("w", 0)))]) | JoinByCount("test", expected_parts) | beam.Map(as_plain)
+        joined = (
+            pipeline | beam.Create([("k", Whole(("w", 0)))]) | JoinByCount("test", expected_parts) | beam.Map(as_plain)
+        )
         assert_that(joined, equal_to([("w", [], 0)]))
 
 

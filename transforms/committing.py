@@ -255,7 +255,10 @@ class _CommitBatch(beam.DoFn):
         for rows in batch:
             if rows.run_id != self._run_id:
                 raise RowError(f"{rows.video_id}: rows of run {rows.run_id!r} in run {self._run_id!r}")
-        for committed in self._committer.commit(batch):
+        began = time.monotonic()
+        done = self._committer.commit(batch)
+        Metrics.counter("reelscribe/commit", "commit_ms").inc(round(1000 * (time.monotonic() - began)))
+        for committed in done:
             Metrics.counter("reelscribe/commit", "repeated" if committed.repeated else "committed").inc()
             yield committed
 

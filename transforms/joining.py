@@ -125,6 +125,12 @@ class JoinByCount(beam.PTransform):
     def expand(self, keyed: beam.PCollection[tuple[str, Whole | Part]]) -> beam.PCollection[Joined]:
         return (
             keyed
-            | "Spread" >> beam.Reshuffle().with_output_types(tuple[str, Any])
+            # Names the key's type, and so its coder, whatever the branches that were flattened inferred.
+            | "Keyed" >> beam.Map(_as_it_is).with_output_types(tuple[str, Any])
+            | "Spread" >> beam.Reshuffle()
             | "Count" >> beam.ParDo(_counting_join(self.name, self.expected))
         )
+
+
+def _as_it_is(keyed: tuple[str, Any]) -> tuple[str, Any]:
+    return keyed

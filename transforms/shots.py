@@ -1,0 +1,130 @@
+"""The splitting stage: videos in, shots and reels out.
+
+split = videos | DetectShots(SplittingConfig(), "/out/reels")
+split.videos      # SplitVideo, in part where `damage` says so
+split.failed      # FailedVideo, stage "split": nothing of the video could be used
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import apache_beam as beam
+from apache_beam.metrics import Metrics
+
+from transforms.child import DecoderFailed, Limits, decode
+from transforms.detection import SplittingConfig
+from transforms.media_errors import MediaError, NotAFile, check_file, local_path, source_version
+from transforms.records import DeadLetter, FailedVideo, SplitVideo, Video
+from transforms.splitting import reusable_split, split_of
+
+STAGE = "split"
+FAILED = "failed"
+
+
+class SourceChanged(MediaError):
+    """The file is not, or no longer, the version that was listed."""
+
+
+class SplitVideos(NamedTuple):
+    """What `DetectShots` makes: `videos` of SplitVideo, `failed` of FailedVideo."""
+
+    videos: beam.PCollection[SplitVideo]
+    failed: beam.PCollection[FailedVideo]
+
+
+def split_local(video: Video, reels_dir: str, config: SplittingConfig, limits: Limits) -> tuple[SplitVideo, bool]:
+    """Split a video on this machine, or take what an earlier run found.
+
+    Returns:
+      The split video, and whether its reel was there already.
+
+    Raises:
+      MediaError: nothing of the video could be used, or it changed meanwhile.
+    """
+    reel = os.path.join(reels_dir, f"{video.video_id}.arrow")
+    path = local_path(video.uri)
+    check_file(path)
+    _check_version(video, path)
+    known = reusable_split(video, reel, config)
+    if known is not None:
+        return known, True
+    os.makedirs(reels_dir, exist_ok=True)
+    request = {"path": path, "reel": reel, "etag": video.etag, "config": dataclasses.asdict(config)}
+    before = source_version(path)
+    summary = decode("split", request, limits)
+    try:
+        changed = source_version(path) != before
+    except OSError as error:
+        raise NotAFile(f"{path} went away while it was read: {error.strerror}") from error
+    if changed:
+        os.unlink(reel)
+        raise SourceChanged(f"{path} changed while it was read; run the command again")
+    return split_of(video, reel, summary), False
+
+
+def _check_version(video: Video, path: str) -> None:
+    """Raise if the file's version is of the local kind and another one than was listed."""
+    if re.fullmatch(r"\d+-\d+", video.etag) and source_version(path) != video.etag:
+        raise SourceChanged(f"{path} changed since it was listed; run the command again")
+
+
+@dataclasses.dataclass
+class DetectShots(beam.PTransform):
+    """Split each video in one decode pass, in a process of its own, and write its reel.
+
+    One SplitVideo or one FailedVideo a video; bounded or unbounded. A video that crashes, stalls or bloats its decoder
+    costs that video only. A video that decodes in part is split as far as it goes and says so in `damage`.
+
+    Attributes:
+      reels_dir: reels are written to `reels_dir/<video_id>.arrow`.
+      deadline_s, stall_s, memory_limit_bytes: see `transforms.child.Limits`.
+    """
+
+    config: SplittingConfig
+    reels_dir: str
+    deadline_s: float = Limits.deadline_s
+    stall_s: float = Limits.stall_s
+    memory_limit_bytes: int = Limits.memory_bytes
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self._limits()
+
+    def _limits(self) -> Limits:
+        return Limits(self.deadline_s, self.stall_s, self.memory_limit_bytes)
+
+    def expand(self, videos: beam.PCollection[Video]) -> SplitVideos:
+        split = videos | "Split" >> beam.FlatMap(_split, self.reels_dir, self.config, self._limits()).with_outputs(
+            FAILED, main="videos"
+        )
+        return SplitVideos(split["videos"], split[FAILED])
+
+
+def _split(video: Video, reels_dir: str, config: SplittingConfig, limits: Limits) -> Iterator[Any]:
+    try:
+        split, reused = split_local(video, reels_dir, config, limits)
+    except MediaError as error:
+        _count("videos_failed")
+        yield beam.pvalue.TaggedOutput(FAILED, FailedVideo(video, _letter(video, error)))
+        return
+    _count("videos_split")
+    if reused:
+        _count("reels_reused")
+    else:
+        _count("split_ms", round(1000 * split.decode_s))
+        _count("decoded_seconds", round(sum(shot.end_s - shot.start_s for shot in split.shots)))
+    yield split
+
+
+def _letter(video: Video, error: MediaError) -> DeadLetter:
+    detail = error.detail if isinstance(error, DecoderFailed) else ""
+    return DeadLetter(STAGE, video.video_id, video.uri, type(error).__name__, str(error), detail)
+
+
+def _count(name: str, by: int = 1) -> None:
+    Metrics.counter(f"reelscribe/{STAGE}", name).inc(by)

@@ -1,0 +1,104 @@
+"""The one decode pass of a video: cuts, shots, and the reel that everything after it looks at.
+
+    summary = split_video("/videos/a.mp4", "/out/reels/a.arrow", SplittingConfig(), etag="1024-17", progress=print)
+    split = split_of(video, "/out/reels/a.arrow", summary)
+
+The summary is plain JSON; it travels from the decoding process to its parent, and stands in the reel, so that a reel of
+the same source version and settings is used again without decoding.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+from transforms.boundaries import ShotWindow
+from transforms.detection import CutDetector, SplittingConfig
+from transforms.media import open_media
+from transforms.records import Cue, MediaFacts, Shot, Span, SplitVideo, Video
+from transforms.reel import Reel, ReelError, ReelWriter
+
+Progress = Callable[[int, float], None]
+
+
+def split_video(
+    path: str, reel_path: str, config: SplittingConfig, *, etag: str, progress: Progress = lambda frames, time_s: None
+) -> dict[str, Any]:
+    """Decode a local video once; write its reel and return the summary.
+
+    Args:
+      progress: told the count of frames and the presentation time now and then.
+
+    Raises:
+      MediaError: there is no video to decode; no reel is left.
+    """
+    began = time.monotonic()
+    shots: list[Shot] = []
+    with open_media(path) as media, ReelWriter(reel_path, etag=etag, settings=config.fingerprint()) as reel:
+        detector: CutDetector | None = None
+        window: ShotWindow | None = None
+
+        def write(end_s: float | None = None) -> None:
+            assert window is not None
+            for piece in window.settled(end_s):
+                shots.append(piece.shot)
+                for frame in piece.frames:
+                    reel.add(frame)
+
+        for picture in media.pictures():
+            if detector is None or window is None:
+                detector = CutDetector(config, media.nominal_rate, media.fps)
+                window = ShotWindow(config, media.fps, detector.delay_s)
+                facts = media.facts()
+            bgr = picture.bgr()
+            cuts, scores = detector.add(picture, bgr)
+            window.add(picture.index, picture.time_s, bgr, (facts.width, facts.height))
+            window.score(scores)
+            window.cut_at(cuts)
+            write()
+            progress(media.frames, picture.time_s)
+        if detector is not None and window is not None:
+            window.cut_at(detector.finish(picture))
+            write(media.end_s)
+        damage = media.damage()
+        summary = {
+            "media": dataclasses.asdict(media.facts()),
+            "frames": media.frames,
+            "shots": [dataclasses.asdict(shot) for shot in shots],
+            "embedded_cues": [dataclasses.asdict(cue) for cue in media.cues],
+            "damage": damage[0] if damage else None,
+            "damage_span": dataclasses.asdict(damage[1]) if damage and damage[1] else None,
+            "corrupt_packets": media.corrupt_packets,
+            "first_corrupt_s": media.first_corrupt_s,
+            "decode_s": round(time.monotonic() - began, 3),
+        }
+        reel.finish(summary)
+    return summary
+
+
+def split_of(video: Video, reel_path: str, summary: dict[str, Any]) -> SplitVideo:
+    """Rebuild the record that a summary stands for."""
+    span = summary["damage_span"]
+    return SplitVideo(
+        video=video,
+        media=MediaFacts(**summary["media"]),
+        shots=tuple(Shot(**shot) for shot in summary["shots"]),
+        reel=reel_path,
+        embedded_cues=tuple(Cue(**cue) for cue in summary["embedded_cues"]),
+        damage=summary["damage"],
+        damage_span=Span(**span) if span else None,
+        decode_s=summary["decode_s"],
+    )
+
+
+def reusable_split(video: Video, reel_path: str, config: SplittingConfig) -> SplitVideo | None:
+    """What an earlier run found, if its reel is of the same source version and settings; else None."""
+    try:
+        reel = Reel.open(reel_path)
+        if reel.etag == video.etag and reel.settings == config.fingerprint():
+            return split_of(video, reel_path, reel.summary)
+    except (ReelError, KeyError, TypeError):
+        pass  # missing, or not one of ours: it will be written anew
+    return None
