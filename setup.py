@@ -69,7 +69,8 @@ EXTRAS = {
         "ruff>=0.11",
         "mypy>=1.15",
         "types-PyYAML>=6.0",
-        "selenium>=4.20",
+        # Drives Chromium in the tests of the report.
+        "websockets>=13",
     ],
 }
 
