@@ -1,0 +1,300 @@
+"""The command line: `reelscribe COMMAND ...`.
+
+Exit status: 0 done (failures of single videos are told in the summary and kept as dead letters); 1 the job failed, or
+too many of its videos did; 2 bad usage or configuration, said in one line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+
+from beam_pipeline import __version__
+
+#: What a command needs when a package is missing: the extra that brings it.
+EXTRA_OF = dict.fromkeys(
+    ("apache_beam", "av", "cv2", "lpips", "scenedetect", "scipy", "torch", "torchvision", "transformers"), "local"
+)
+
+
+class UsageError(ValueError):
+    """A mistake in the command line or the configuration: one line, exit status 2."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line and name the nearest right word."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise UsageError(message)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; return the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        parser, commands = build_parser()
+        _known_command(arguments, commands)
+        args, beam_flags = parser.parse_known_args(arguments)
+        logging.basicConfig(level=logging.INFO if args.verbose else logging.WARNING, format="%(levelname)s %(message)s")
+        if not args.verbose:
+            # Beam tells every failure of a job in hundreds of lines, several times; we tell its cause in one.
+            logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
+        args.beam_flags = beam_flags
+        if beam_flags and not args.takes_beam_flags:
+            raise UsageError(_unknown_flag(beam_flags[0], _flags_of(commands[args.command])))
+        return args.run(args, commands)
+    except UsageError as error:
+        return _complain(str(error), 2)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in EXTRA_OF:
+            raise
+        return _complain(f"{missing} is not installed; run: pip install 'reelscribe[{EXTRA_OF[missing]}]'", 2)
+    except KeyboardInterrupt:
+        _complain("interrupted; the same command goes on where this one stopped", 130)
+        # Without waiting for a runner's threads: native ones abort when the interpreter ends under them.
+        os._exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+
+
+def _complain(message: str, status: int) -> int:
+    print(f"reelscribe: {message}", file=sys.stderr)
+    return status
+
+
+def build_parser() -> tuple[Parser, dict[str, argparse.ArgumentParser]]:
+    """The parser, and each command's own by name."""
+    parser = Parser(prog="reelscribe", description="Long videos to a dataset of short clips with the best of captions.")
+    parser.add_argument("--version", action="version", version=f"reelscribe {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
+
+    def command(name: str, run: Callable, summary: str, takes_beam_flags: bool = False) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+        made.add_argument("--verbose", action="store_true", help="log what the libraries say")
+        made.set_defaults(run=run, takes_beam_flags=takes_beam_flags)
+        return made
+
+    _curate_arguments(command("curate", _curate, "turn videos into a dataset", takes_beam_flags=True))
+
+    shots = command("shots", _shots, "detect shots alone: no models, one decode pass")
+    shots.add_argument("src", nargs="+", metavar="SRC", help="video files")
+    shots.add_argument("--detector", default="content", help="content, adaptive, hash or histogram")
+    shots.add_argument("--output", metavar="FILE.json", help="write there instead of to standard output")
+
+    verify = command("verify", _verify, "audit a dataset; exit status 1 and a list on any breach")
+    verify.add_argument("dataset", metavar="DIR")
+
+    report = command("report", _report, "write a self-contained HTML report of a dataset")
+    report.add_argument("dataset", metavar="DIR")
+    report.add_argument("--html", metavar="FILE", help="default: DIR/report.html")
+
+    doctor = command("doctor", _doctor, "check this machine before a job; for each fault, what mends it")
+    doctor.add_argument("--profile", help="whose models to check (default lite)")
+    doctor.add_argument("--config", metavar="FILE.yaml", help="a configuration to check")
+    doctor.add_argument("--output", metavar="DIR", help="where the dataset shall go: space and access are checked")
+
+    command("profiles", _profiles, "what can be chosen with --profile")
+    command("teachers", _teachers, "the catalogue: teachers, embedders and selectors, and what each needs")
+    return parser, dict(commands.choices)
+
+
+def _curate_arguments(curate: argparse.ArgumentParser) -> None:
+    add = curate.add_argument
+    add(
+        "--input", nargs="+", action="extend", required=True, metavar="SRC", help="files, directories, globs, manifests"
+    )
+    add("--output", required=True, metavar="DIR", help="the dataset; an existing one is continued")
+    add("--profile", help="a built-in profile (default lite); see `reelscribe profiles`")
+    add("--config", metavar="FILE.yaml", help="a configuration; may extend a profile")
+    add("--detector", help="shot detector: content, adaptive, hash or histogram")
+    add("--splitting", metavar="RULES", help="splitting rules: panda70m, paper or released")
+    add("--limit", type=_positive, metavar="N", help="take only the first N inputs")
+    add("--reels", choices=["keep", "drop"], default="keep", help="keep the frame reels (the report shows them) or not")
+    add("--chunk-videos", type=_positive, default=32, metavar="N", help="videos committed together (default 32)")
+    add("--max-failed-fraction", type=_fraction, default=0.5, metavar="X", help="exit 1 above this (default 0.5)")
+    curate.epilog = "Any option of Apache Beam may follow, such as --direct_num_workers=4."
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 up")
+    return int(text)
+
+
+def _fraction(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
+    return value
+
+
+def _known_command(arguments: Sequence[str], commands: dict[str, argparse.ArgumentParser]) -> None:
+    word = next((word for word in arguments if not word.startswith("-")), None)
+    if word is None and not {"-h", "--help", "--version"} & set(arguments):
+        raise UsageError(f"which command? {', '.join(commands)} (see reelscribe --help)")
+    if word is not None and word not in commands:
+        near = difflib.get_close_matches(word, commands, n=1, cutoff=0.0)[0]
+        raise UsageError(f"there is no command {word!r}; did you mean {near!r}?")
+
+
+def _flags_of(parser: argparse.ArgumentParser) -> list[str]:
+    return [flag for action in parser._actions for flag in action.option_strings]
+
+
+def _unknown_flag(flag: str, known: Sequence[str]) -> str:
+    name = flag.partition("=")[0]
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+    return f"unknown argument {flag!r}; did you mean {near[0]!r}?" if near else f"unknown argument {flag!r}"
+
+
+def _check_beam_flags(flags: Sequence[str], own: Sequence[str]) -> None:
+    """Refuse what neither we nor Beam know: Beam itself would drop it without a word."""
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    beams = argparse.ArgumentParser(add_help=False, allow_abbrev=False, conflict_handler="resolve")
+    for options in PipelineOptions.__subclasses__():
+        options._add_argparse_args(beams)  # type: ignore[arg-type]
+    _, unknown = beams.parse_known_args(list(flags))
+    if unknown:
+        raise UsageError(_unknown_flag(unknown[0], [*own, *_flags_of(beams)]))
+
+
+def _load_config(args: argparse.Namespace, splitting: dict[str, str] | None = None):
+    from beam_pipeline.config import ConfigError, load_config
+
+    try:
+        return load_config(args.profile, args.config, {"splitting": splitting} if splitting else None)
+    except ConfigError as error:
+        raise UsageError(str(error)) from error
+
+
+def _curate(args: argparse.Namespace, commands: dict[str, argparse.ArgumentParser]) -> int:
+    from beam_pipeline.curating import CurateOptions, curate, describe
+    from beam_pipeline.runs import root_cause
+    from transforms.lease import LeaseHeld
+    from transforms.reading import InputError
+    from transforms.tables import table_uri
+
+    _check_beam_flags(args.beam_flags, _flags_of(commands["curate"]))
+    changed = {key: value for key, value in (("detector", args.detector), ("rules", args.splitting)) if value}
+    config = _load_config(args, changed)
+    if "://" in args.output:
+        raise UsageError(f"cannot write to {args.output}: --output is a local directory")
+    try:
+        table_uri(args.output, "videos")
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    options = CurateOptions(
+        chunk_videos=args.chunk_videos,
+        limit=args.limit,
+        keep_reels=args.reels == "keep",
+        beam_flags=tuple(args.beam_flags),
+    )
+    # A scheduler's polite stop is an interrupt like any other.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        summary = curate(args.input, args.output, config, options)
+    except InputError as error:
+        raise UsageError(str(error)) from error
+    except LeaseHeld as error:
+        return _complain(str(error), 1)
+    except Exception as error:
+        stands = "what is committed stands, and the same command goes on (--verbose tells more)"
+        logging.getLogger(__name__).info("the job failed", exc_info=True)
+        return _complain(f"the job failed: {root_cause(error)}; {stands}", 1)
+    print("\n".join(describe(summary)))
+    if summary.failed_fraction > args.max_failed_fraction:
+        return _complain(
+            f"{summary.failed_fraction:.0%} of this run's videos failed, more than --max-failed-fraction allows; "
+            f"see the failures: reelscribe report {args.output}",
+            1,
+        )
+    return 0
+
+
+def _shots(args: argparse.Namespace, commands: dict[str, argparse.ArgumentParser]) -> int:
+    import dataclasses
+
+    from transforms.child import Limits, decode
+    from transforms.detection import SplittingConfig
+    from transforms.media_errors import MediaError, check_file, local_path
+
+    try:
+        config = SplittingConfig(detector=args.detector)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    found, failed = {}, 0
+    for src in args.src:
+        try:
+            path = os.path.abspath(local_path(src))
+            check_file(path)
+            found[src] = decode("shots", {"path": path, "config": dataclasses.asdict(config)}, Limits())
+        except (MediaError, OSError) as error:
+            failed = _complain(str(error), 1)
+    text = json.dumps(found, indent=1)
+    if args.output:
+        with open(args.output, "w", encoding="utf-8") as file:
+            file.write(text + "\n")
+    else:
+        print(text)
+    return failed
+
+
+def _verify(args: argparse.Namespace, commands: dict[str, argparse.ArgumentParser]) -> int:
+    from beam_pipeline.verify import audit
+    from transforms.tables import NoDataset
+
+    try:
+        audited = audit(args.dataset)
+    except NoDataset as error:
+        return _complain(str(error), 1)
+    for breach in audited.breaches:
+        print(breach)
+    print(audited.describe())
+    return 1 if audited.breaches else 0
+
+
+def _report(args: argparse.Namespace, commands: dict[str, argparse.ArgumentParser]) -> int:
+    from beam_pipeline.report import write_report
+    from transforms.tables import NoDataset
+
+    try:
+        print(write_report(args.dataset, args.html))
+    except NoDataset as error:
+        return _complain(str(error), 1)
+    return 0
+
+
+def _doctor(args: argparse.Namespace, commands: dict[str, argparse.ArgumentParser]) -> int:
+    from beam_pipeline.doctor import diagnose, print_checks
+
+    return print_checks(diagnose(profile=args.profile, config_file=args.config, output=args.output))
+
+
+def _profiles(args: argparse.Namespace, commands: dict[str, argparse.ArgumentParser]) -> int:
+    from beam_pipeline.listings import profiles_text
+
+    print(profiles_text())
+    return 0
+
+
+def _teachers(args: argparse.Namespace, commands: dict[str, argparse.ArgumentParser]) -> int:
+    from beam_pipeline.listings import teachers_text
+
+    print(teachers_text())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

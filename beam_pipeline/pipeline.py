@@ -1,0 +1,78 @@
+"""The recipe: from videos to captioned clips, in the order of the paper's overview figure.
+
+    with beam.Pipeline() as pipeline:
+        pipeline | beam.Create(sources) | CurateVideos(config, "dataset", run_id)
+
+The same transforms serve a bounded list and an endless stream of sources: they join by counting, and none waits for
+its input to end.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+
+import apache_beam as beam
+from transforms.shots import DetectShots
+
+from beam_pipeline.config import Config
+from model_handlers.catalogue import Entry
+from transforms.captioning import CaptionClips, Teacher
+from transforms.committing import CommitVideos
+from transforms.embedding import EmbedShots
+from transforms.reading import ReadVideos, Source
+from transforms.records import SplitVideo, Video
+from transforms.rows import AssembleVideos, FailVideos, count_rows
+from transforms.scoring import JudgeCaptions
+from transforms.stitching import StitchShots
+
+
+@dataclasses.dataclass
+class CurateVideos(beam.PTransform):
+    """Turn sources into rows of the dataset.
+
+    Source in, the ids of the committed videos out; bounded or unbounded. Every source ends as rows of the tables under
+    `output`: clips, rejected spans, and dead letters for whatever failed.
+    """
+
+    config: Config
+    output: str
+    run_id: str
+
+    def expand(self, sources: beam.PCollection[Source]) -> beam.PCollection[str]:
+        config, run_id = self.config, self.run_id
+        versions = functools.partial(fingerprints_of, config=config)
+
+        read = sources | "Read videos" >> ReadVideos()
+        split = read.videos | "Detect shots" >> DetectShots(config.splitting, reels_of(self.output))
+        shots = split.videos | "Embed shots" >> EmbedShots(config.embedder.build())
+        events = shots | "Stitch shots" >> StitchShots(config.stitching, functools.partial(embedded, config=config))
+        clips = events | "Clips" >> beam.FlatMap(lambda stitched: stitched.clips)
+        captioned = clips | "Caption clips" >> CaptionClips([teacher_of(entry) for entry in config.teachers])
+        judged = captioned | "Judge captions" >> JudgeCaptions(config.selector.build(), config.abstain_below)
+
+        finished = (events, judged) | "Assemble videos" >> AssembleVideos(run_id, versions)
+        failed = (read.failed, split.failed) | beam.Flatten() | "Fail videos" >> FailVideos(run_id, versions)
+        rows = (finished, failed) | "All videos" >> beam.Flatten() | "Count" >> beam.Map(count_rows)
+        return rows | "Commit" >> CommitVideos(self.output, run_id)
+
+
+def fingerprints_of(video: Video, config: Config) -> dict[str, str]:
+    """A video's fingerprints, stage by stage."""
+    return config.fingerprints(video.etag, video.text_version)
+
+
+def embedded(split: SplitVideo, config: Config) -> str:
+    """The fingerprint of a video up to and including its embedding."""
+    return fingerprints_of(split.video, config)["embed"]
+
+
+def teacher_of(entry: Entry) -> Teacher:
+    """A teacher of the catalogue, ready to be asked."""
+    return Teacher(entry.name, entry.build(), entry.model, entry.revision, entry.prompt_id, entry.needs_text)
+
+
+def reels_of(output: str) -> str:
+    """Where the reels of a dataset stand."""
+    return os.path.join(output, "reels")
