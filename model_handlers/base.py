@@ -1,10 +1,10 @@
 """What every model handler here is: a Beam `ModelHandler` that answers each request or says why it could not.
 
-    class Shouter(ElementwiseHandler[Clip, str, object]):
-        def load(self): ...
-        def answer(self, requests, model): return [clip.clip_id.upper() for clip in requests]
+class Shouter(ElementwiseHandler[Clip, str, object]):
+    def load(self): ...
+    def answer(self, requests, model): return [clip.clip_id.upper() for clip in requests]
 
-    clips | RunInference(Shouter("shouter"))      # -> Outcome(request=clip, answer="...") or Outcome(failure=...)
+clips | RunInference(Shouter("shouter"))      # -> Outcome(request=clip, answer="...") or Outcome(failure=...)
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ _models: dict[str, Any] = {}
 _loading = threading.Lock()
 
 
-class ElementwiseHandler(ModelHandler[RequestT, Outcome[RequestT, AnswerT], ModelT], Generic[RequestT, AnswerT, ModelT]):
+class ElementwiseHandler(
+    ModelHandler[RequestT, Outcome[RequestT, AnswerT], ModelT], Generic[RequestT, AnswerT, ModelT]
+):
     """A model handler whose failures cost one request, never the batch.
 
     Subclasses implement `load` and `answer`. A batch that raises is tried again request by request, and only those that

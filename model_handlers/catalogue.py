@@ -1,0 +1,189 @@
+"""The catalogue: every embedder, teacher and selector by name, with what a user should know before choosing it.
+
+    catalogue.teacher("lite-frame").build()
+
+Importing the catalogue imports no model and no torch; `build` makes a handler, and the handler loads on the worker.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from model_handlers import embedders, selection, sentences, teachers, vision
+from model_handlers.base import ElementwiseHandler
+
+Inputs = Literal["V", "V-S", "V-M", "V-S-M", "S-M"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Thresholds:
+    """Distances between unit vectors at which the stitching rules decide; they belong to one embedder.
+
+    transition: a shot whose two boundary frames are farther apart is a transition or a fade (paper: 1.0).
+    stitch: neighbours at most this far apart belong to one event (paper: 0.6).
+    still: an event whose first and last frame are nearer than this does not move (paper: 0.15).
+    redundant: an event whose mean is within this of an earlier one repeats it (paper: 0.3).
+    """
+
+    transition: float
+    stitch: float
+    still: float
+    redundant: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One model of the catalogue.
+
+    Attributes:
+      name: what profiles and `captions.teacher` say.
+      model, revision: the checkpoint; every candidate caption carries both.
+      licence: of the weights.
+      summary: one line: what it does, and how weak it is.
+      factory: makes the handler.
+      inputs: what a teacher sees: V(ision), S(ubtitles), M(etadata: title and description).
+      needs_text: without subtitles or metadata it is skipped, not failed.
+      prompt_id: names the wording; a new wording is a new id, and so a new fingerprint.
+      thresholds: of an embedder.
+      abstain_below: of a selector: when even the best score is lower, it finds no candidate good.
+    """
+
+    name: str
+    model: str
+    revision: str
+    licence: str
+    summary: str
+    factory: Callable[[], ElementwiseHandler]
+    inputs: Inputs = "V"
+    needs_text: bool = False
+    prompt_id: str = ""
+    thresholds: Thresholds | None = None
+    abstain_below: float | None = None
+
+    def build(self) -> ElementwiseHandler:
+        return self.factory()
+
+
+def look_up(kind: str, entries: Mapping[str, Entry], name: str) -> Entry:
+    """The entry called `name`, or a `ValueError` that names the nearest right one."""
+    if name in entries:
+        return entries[name]
+    near = difflib.get_close_matches(name, entries, n=1, cutoff=0.0)
+    raise ValueError(f"there is no {kind} {name!r}; did you mean {near[0]!r}? Known: {', '.join(sorted(entries))}")
+
+
+def embedder(name: str) -> Entry:
+    """The embedder called `name`; `ValueError` with the nearest right name when there is none."""
+    return look_up("embedder", EMBEDDERS, name)
+
+
+def teacher(name: str) -> Entry:
+    """The teacher called `name`; `ValueError` with the nearest right name when there is none."""
+    return look_up("teacher", TEACHERS, name)
+
+
+def selector(name: str) -> Entry:
+    """The selector called `name`; `ValueError` with the nearest right name when there is none."""
+    return look_up("selector", SELECTORS, name)
+
+
+_VISION = vision.MODEL
+_BOTH = f"{vision.MODEL} + {sentences.MODEL}"
+_BOTH_REVISION = f"{vision.REVISION}; {sentences.REVISION}"
+_VISION_LICENCE, _BOTH_LICENCE = "Apache-2.0", "Apache-2.0, MIT"
+
+EMBEDDERS: dict[str, Entry] = {
+    "efficientnet-lite0": Entry(
+        name="efficientnet-lite0",
+        model=_VISION,
+        revision=vision.REVISION,
+        licence=_VISION_LICENCE,
+        summary="1280-d pooled features of an ImageNet network; knows objects better than people and places",
+        factory=functools.partial(embedders.EfficientNetEmbedder, "efficientnet-lite0"),
+        # By benchmarks/calibrate_embedder.py --embedder efficientnet-lite0; the table stands in docs/calibration.md.
+        thresholds=Thresholds(transition=1.09, stitch=0.88, still=0.30, redundant=0.63),
+    ),
+}
+
+
+def _lite(name: str, kind: type[ElementwiseHandler], summary: str, words: bool, **more: Any) -> Entry:
+    """A lite teacher; `words` says whether its caption depends on the sentence encoder beside the vision model."""
+    return Entry(
+        name=name,
+        model=_BOTH if words else _VISION,
+        revision=_BOTH_REVISION if words else vision.REVISION,
+        licence=_BOTH_LICENCE if words else _VISION_LICENCE,
+        summary=summary,
+        factory=functools.partial(kind, name),
+        **{"prompt_id": f"{name}-1", **more},
+    )
+
+
+_TEACHERS = [
+    _lite(
+        "lite-frame",
+        teachers.FrameTeacher,
+        "names what one random frame from the middle shows; sees no people and no actions",
+        False,
+    ),
+    _lite(
+        "lite-frames",
+        teachers.FramesTeacher,
+        "lets twelve frames vote on what is there; sees no people and no actions",
+        False,
+    ),
+    _lite(
+        "lite-motion",
+        teachers.MotionTeacher,
+        "says what is there and how the camera moves; does not know what anybody does",
+        False,
+    ),
+    _lite(
+        "lite-scene",
+        teachers.SceneTeacher,
+        "retrieves the best of some 460 general sentences about scenes and activities; often near, seldom exact",
+        True,
+    ),
+    _lite(
+        "lite-hedged",
+        teachers.HedgedTeacher,
+        "climbs from labels to groups until it is sure enough; seldom wrong, seldom exact",
+        False,
+    ),
+    _lite(
+        "lite-text",
+        teachers.TextTeacher,
+        "quotes the title and the most central sentence of subtitles or description; does not look at the picture",
+        True,
+        inputs="S-M",
+        needs_text=True,
+    ),
+    _lite(
+        "lite-frames-text",
+        teachers.FramesTextTeacher,
+        "joins the retrieved scene with the sentence of the text that fits the picture best",
+        True,
+        inputs="V-S-M",
+        needs_text=True,
+    ),
+]
+TEACHERS: dict[str, Entry] = {entry.name: entry for entry in _TEACHERS}
+
+SELECTORS: dict[str, Entry] = {
+    "conse": Entry(
+        name="conse",
+        model=_BOTH,
+        revision=_BOTH_REVISION,
+        licence=_BOTH_LICENCE,
+        summary="ConSE: label probabilities of twelve frames against the caption's sentence vector; knows 1000 objects",
+        factory=functools.partial(selection.ConseSelector, "conse"),
+        prompt_id="conse-1",
+        # One Flickr8k picture in ten lies below, and their best captions are half as near to what people wrote (.15
+        # against .30); see docs/lite.md.
+        abstain_below=0.75,
+    ),
+}
