@@ -156,12 +156,16 @@ def similarities(cases: Sequence[Case]) -> dict[str, list[np.ndarray]]:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """One measure's means over the clips, and what chance makes of them."""
+    """One measure's means over the clips, and what chance makes of them.
+
+    `duels` counts the clips whose chosen caption is nearer to the reference than the runner-up, as near, farther.
+    """
 
     chosen: float
     random: float
     runner_up: float
     oracle: float
+    duels: tuple[int, int, int]
     gain: float
     low: float
     high: float
@@ -187,6 +191,7 @@ def judge(cases: Sequence[Case], matrices: Sequence[np.ndarray]) -> Verdict:
     resampled = own[draw.integers(0, count, (RESAMPLES, count))].mean(axis=1)
     control = np.array([gains[np.arange(count), draw.permutation(count)].mean() for _ in range(PERMUTATIONS)])
     rows = [matrix[at] for at, matrix in enumerate(matrices)]
+    leads = np.array([row[place[0]] - row[place[-1]] for row, place in zip(rows, places, strict=True)])
     by_teacher: dict[str, list[float]] = {}
     for case, row in zip(cases, rows, strict=True):
         for teacher, value in zip(case.candidates, row, strict=True):
@@ -196,6 +201,7 @@ def judge(cases: Sequence[Case], matrices: Sequence[np.ndarray]) -> Verdict:
         random=float(np.mean([row.mean() for row in rows])),
         runner_up=float(np.mean([row[place[-1]] for row, place in zip(rows, places, strict=True)])),
         oracle=float(np.mean([row.max() for row in rows])),
+        duels=(int((leads > 0).sum()), int((leads == 0).sum()), int((leads < 0).sum())),
         gain=float(own.mean()),
         low=float(np.quantile(resampled, 0.025)),
         high=float(np.quantile(resampled, 0.975)),
@@ -220,6 +226,8 @@ def table(cases: Sequence[Case], verdicts: Mapping[str, Verdict]) -> str:
         chosen = sum(case.ranking[0] == teacher for case in cases)
         cells = (f"{verdicts[name].teachers[teacher]:.3f}" for name in names)
         lines.append(row(f"{teacher} (chosen {chosen} times)", cells))
+    duels = ("{} / {} / {}".format(*verdict.duels) for verdict in verdicts.values())
+    lines.append(row("clips whose choice is nearer than the runner-up / as near / farther", duels))
     intervals = (f"**{v.gain:+.3f}** [{v.low:+.3f}, {v.high:+.3f}]" for v in verdicts.values())
     lines.append(row("chosen - random, 95 % interval", intervals))
     controls = (f"{v.control_mean:+.3f}, p = {v.control_p:.3f}" for v in verdicts.values())
