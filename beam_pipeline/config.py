@@ -18,10 +18,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import yaml
-from transforms.detection import SplittingConfig
 
 from model_handlers import catalogue
 from model_handlers.catalogue import Entry
+from transforms.detection import SplittingConfig
 from transforms.stitching import StitchingConfig
 
 DEFAULT_PROFILE = "lite"

@@ -115,8 +115,8 @@ CREDITS = {
     },
     "photographs": {
         "title": "A day in photographs: coffee, a cat, a pavilion, a rocket, an astronaut and a flower",
-        "description": "Camera moves over photographs of the scikit-image and scikit-learn packages (public domain; "
-        "china.jpg by danielbuechele and flower.jpg by vultilion, CC BY 2.0), with narration as subtitles.",
+        "description": "Camera moves over photographs that the scikit-image and scikit-learn packages carry (china.jpg by "
+        "danielbuechele and flower.jpg by vultilion, CC BY 2.0), with narration as subtitles.",
     },
 }
 

@@ -14,7 +14,6 @@ import functools
 import os
 
 import apache_beam as beam
-from transforms.shots import DetectShots
 
 from beam_pipeline.config import Config
 from model_handlers.catalogue import Entry
@@ -25,6 +24,7 @@ from transforms.reading import ReadVideos, Source
 from transforms.records import SplitVideo, Video
 from transforms.rows import AssembleVideos, FailVideos, count_rows
 from transforms.scoring import JudgeCaptions
+from transforms.shots import DetectShots
 from transforms.stitching import StitchShots
 
 
