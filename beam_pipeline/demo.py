@@ -115,7 +115,7 @@ CREDITS = {
     },
     "photographs": {
         "title": "A day in photographs: coffee, a cat, a pavilion, a rocket, an astronaut and a flower",
-        "description": "Camera moves over photographs that the scikit-image and scikit-learn packages carry (china.jpg by "
+        "description": "Camera moves over photographs that scikit-image and scikit-learn carry (china.jpg by "
         "danielbuechele and flower.jpg by vultilion, CC BY 2.0), with narration as subtitles.",
     },
 }
