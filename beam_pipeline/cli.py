@@ -184,7 +184,7 @@ def _curate(args: argparse.Namespace, commands: dict[str, argparse.ArgumentParse
     from beam_pipeline.runs import root_cause
     from transforms.lease import LeaseHeld
     from transforms.reading import InputError
-    from transforms.tables import table_uri
+    from transforms.tables import OutputError, table_uri
 
     _check_beam_flags(args.beam_flags, _flags_of(commands["curate"]))
     changed = {key: value for key, value in (("detector", args.detector), ("rules", args.splitting)) if value}
@@ -205,7 +205,7 @@ def _curate(args: argparse.Namespace, commands: dict[str, argparse.ArgumentParse
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         summary = curate(args.input, args.output, config, options)
-    except InputError as error:
+    except (InputError, OutputError) as error:
         raise UsageError(str(error)) from error
     except LeaseHeld as error:
         return _complain(str(error), 1)

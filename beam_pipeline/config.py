@@ -14,6 +14,7 @@ import difflib
 import hashlib
 import importlib.resources
 import json
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -190,6 +191,9 @@ def _build(name: str, values: Mapping[str, Any]) -> Config:
         if not isinstance(teachers, list) or not teachers or len(set(map(str, teachers))) != len(teachers):
             raise ConfigError("teachers must be a list of different names, at least one")
         selector = catalogue.selector(_name(values, "selector"))
+        abstain_below = values.get("abstain_below", selector.abstain_below)
+        if abstain_below is not None and not (isinstance(abstain_below, int | float) and math.isfinite(abstain_below)):
+            raise ConfigError(f"abstain_below must be a number or null, not {abstain_below!r}")
         limits = embedder.thresholds
         if limits is None:
             raise ConfigError(f"the embedder {embedder.name} has no calibrated thresholds")
@@ -207,7 +211,7 @@ def _build(name: str, values: Mapping[str, Any]) -> Config:
             embedder=embedder,
             teachers=tuple(catalogue.teacher(str(teacher)) for teacher in teachers),
             selector=selector,
-            abstain_below=values.get("abstain_below", selector.abstain_below),
+            abstain_below=abstain_below,
         )
     except (ValueError, TypeError) as error:
         raise ConfigError(str(error)) from error

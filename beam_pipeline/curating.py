@@ -31,7 +31,7 @@ from transforms.committing import finalise
 from transforms.lease import WriterLease
 from transforms.reading import Found, Source, find_sources
 from transforms.rows import COUNTS
-from transforms.tables import create_tables, current_videos
+from transforms.tables import check_output, create_tables, current_videos
 
 _log = logging.getLogger(__name__)
 
@@ -105,11 +105,13 @@ def curate(inputs: Sequence[str], output: str, config: Config, options: CurateOp
       What became of every input. Failures of single videos are in there, not raised.
 
     Raises:
-      InputError: an input names nothing. LeaseHeld: another run is writing to this dataset.
+      InputError: an input names nothing. OutputError: a dataset cannot stand at `output`.
+      LeaseHeld: another run is writing to this dataset.
       Exception: whatever stops the job as a whole; the dataset stands, and the same call finishes it.
     """
     options = options or CurateOptions()
     found = find_sources(inputs, options.limit)
+    check_output(output, [source.uri for source in found.sources])
     began = time.monotonic()
     os.makedirs(output, exist_ok=True)
     run_id = new_run_id()
@@ -191,7 +193,9 @@ class _Job:
         tally, output = self.tally, self.output
         outcomes = outcomes_of(self.found, self.plan, output, self.run_id, finished=status == "done")
         tally.bytes |= {"reels": _size(reels_of(output)), "clips": _size(os.path.join(output, "clips"))}
-        counts = {"inputs": len(self.found.sources), "skipped": self.found.skipped, **tally.counts}
+        became = collections.Counter({outcome: 0 for outcome in ("committed", "unchanged", "failed")})
+        became.update(outcomes.values())
+        counts = {"inputs": len(self.found.sources), "skipped": self.found.skipped, **became, **tally.counts}
         self.record.finish(
             status, outcomes, self.found.sources, counts=counts, seconds=dict(tally.seconds), bytes=tally.bytes
         )

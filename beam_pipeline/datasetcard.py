@@ -80,10 +80,19 @@ def write_card(dataset_dir: Directory, *, title: str | None = None) -> str:
     """
     folder = pathlib.Path(os.fspath(dataset_dir))
     path = folder / "README.md"
-    aside = folder / ".README.md.tmp"
+    if path.exists() and not _is_card(path):
+        # Somebody's own words, in a directory that had them before the dataset came.
+        path = folder / "DATASET.md"
+    aside = folder / f".{path.name}.tmp"
     aside.write_text(card(title or folder.resolve().name, figures(folder), _newest_run(folder)), encoding="utf-8")
     os.replace(aside, path)
     return str(path)
+
+
+def _is_card(path: pathlib.Path) -> bool:
+    """Whether a file looks like a card of ours: its front matter names the tables."""
+    start = path.read_text("utf-8", "replace")[:4000]
+    return start.startswith("---") and "clips/*.parquet" in start
 
 
 def card(title: str, found: Figures, run: Mapping[str, Any]) -> str:

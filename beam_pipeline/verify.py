@@ -174,7 +174,9 @@ class _Auditor:
             if video_id in reels:
                 self._counts["reels"] += 1
                 try:
-                    extent = _extent(Reel.open(str(reels[video_id])))
+                    reel = Reel.open(str(reels[video_id]))
+                    # A run that was cut short may have split a newer version already, and committed nothing of it.
+                    extent = _extent(reel) if self._orderly and reel.etag == row["etag"] else None
                 except ReelError as error:
                     yield f"{video_id}: {error}"
             elif self._orderly and row["n_shots"] and run_of(row) in with_reels:

@@ -82,7 +82,7 @@ def check_runs(runs: list[RunRecord], videos: Mapping[str, Mapping[str, str]]) -
             yield f"{where}: inputs have the outcome {unknown!r}"
         told = {"inputs": len(run.inputs), **{outcome: outcomes[outcome] for outcome in OUTCOMES}}
         for name, number in told.items():
-            if name in run.counts and run.counts[name] != number:
+            if run.counts.get(name, number) != number:
                 yield f"{where}: it counts {run.counts[name]} {name}, but lists {number}"
         for video_id, times in collections.Counter(one["video_id"] for one in run.inputs).items():
             if times > 1:

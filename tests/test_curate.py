@@ -133,7 +133,9 @@ def test_the_run_is_recorded_and_its_counts_add_up(dataset, uploads):
         "good.mp4": "committed", "spoken.mkv": "committed", "cut-off.mkv": "committed",
         "empty.mp4": "failed", "noise.mp4": "failed", "playlist.mp4": "failed",
     }  # fmt: skip
-    assert (run["counts"]["inputs"], run["counts"]["skipped"], run["counts"]["clips"]) == (6, 3, 5)
+    counts = run["counts"]
+    assert (counts["inputs"], counts["committed"], counts["unchanged"], counts["failed"]) == (6, 3, 0, 3)
+    assert (counts["skipped"], counts["clips"]) == (3, 5)
     assert run["bytes"]["source"] == sum(
         path.stat().st_size for path in uploads.iterdir() if path.suffix in (".mp4", ".mkv")
     )
@@ -167,6 +169,29 @@ def test_too_many_failed_videos_are_exit_status_1(uploads, tmp_path, capsys):
     assert main(arguments) == 1
     assert "100% of this run's videos failed" in capsys.readouterr().err
     assert main([*arguments[:-1], str(tmp_path / "p"), "--max-failed-fraction", "1"]) == 0
+
+
+@pytest.mark.parametrize("inputs", ["videos", "elsewhere"])
+def test_somebodys_own_files_are_never_overwritten_nor_swept_away(inputs, tmp_path, capsys):
+    """A project whose folders are called as a dataset's are: it is refused before anything is touched."""
+    for name in ("videos/a.mp4", "elsewhere/a.mp4", "clips/mine.txt", "README.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["curate", "--input", str(tmp_path / inputs), "--output", str(tmp_path)]) == 2
+    assert "take another --output" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_readme_that_was_there_before_the_dataset_stays(tmp_path):
+    (tmp_path / "README.md").write_text("# My project")
+    (tmp_path / "in").mkdir()
+    assert main(["curate", "--input", str(tmp_path / "in"), "--output", str(tmp_path)]) == 0
+    assert (tmp_path / "README.md").read_text() == "# My project"
+    assert (tmp_path / "DATASET.md").read_text().startswith("---")
+    (tmp_path / "clips" / "mine.txt").write_text("mine")
+    assert main(["curate", "--input", str(tmp_path / "in"), "--output", str(tmp_path)]) == 0
+    assert (tmp_path / "clips" / "mine.txt").read_text() == "mine"
 
 
 def test_a_changed_file_and_a_changed_configuration_redo_what_they_concern(tmp_path):
@@ -257,3 +282,45 @@ def test_a_run_killed_at_any_instant_reads_well_and_the_same_command_finishes_it
 
 def committed(output: pathlib.Path) -> int:
     return len(current_videos(output)) if (output / "videos" / "_delta_log").exists() else 0
+
+
+#: Real odd files of the folder of real media, and how each must end.
+ODD = {
+    "handmade/zero_length.mp4": ("failed", "NotAVideo"),
+    "handmade/html_as_mp4.mp4": ("failed", "NotAVideo"),
+    "handmade/truncated_no_moov.mp4": ("failed", "TruncatedVideo"),
+    "handmade/truncated_faststart.mp4": ("partial", "PartlyDecoded"),
+    "handmade/audio_only.mp4": ("failed", "NoVideoStream"),
+    "mp4parse/short-cenc.mp4": ("failed", "EncryptedVideo"),
+    "exoplayer/video_desks.3gp": ("ok", None),
+    "handmade/one_frame.mp4": ("ok", None),
+    "torchcodec/testsrc2_444_12bit_hevc.mp4": ("ok", None),
+}
+
+
+def ends(shared_dir: pathlib.Path, output: pathlib.Path) -> dict[str, tuple[str, str | None]]:
+    errors = {row["video_id"]: row["error_class"] for row in read_table(output, "failures").to_pylist()}
+    return {
+        str(pathlib.Path(row["uri"]).relative_to((shared_dir / "videos").resolve())): (
+            row["status"],
+            errors.get(row["video_id"]),
+        )
+        for row in read_table(output, "videos").to_pylist()
+    }
+
+
+def test_odd_real_files_end_where_they_should(shared_dir, tmp_path):
+    names = [str(shared_dir / "videos" / name) for name in ODD]
+    assert main(["curate", "--input", *names, "--output", str(tmp_path), "--max-failed-fraction", "1"]) == 0
+    assert ends(shared_dir, tmp_path) == ODD
+    assert audit(tmp_path).breaches == []
+
+
+@pytest.mark.soak
+def test_every_real_file_goes_through_one_run_and_none_stops_it(shared_dir, tmp_path):
+    assert main(["curate", "--input", str(shared_dir / "videos"), "--output", str(tmp_path)]) == 0
+    found = ends(shared_dir, tmp_path)
+    assert {name: found[name] for name in ODD} == ODD
+    assert audit(tmp_path).breaches == []
+    # Whatever PySceneDetect's reader cannot open either has failed here, and nothing else has.
+    assert sum(status == "failed" for status, _ in found.values()) == 32

@@ -186,3 +186,49 @@ def test_what_cannot_be_read_is_a_dead_letter_and_the_rest_goes_on(folder):
         )
         gone = f"{folder / 'gone.mp4'} is not there (a broken link, or removed since it was listed)"
         assert_that(told, equal_to([(sources[1].video_id, "read", gone), ("odd", "read", "odd thing")]), "failed")
+
+
+@pytest.mark.parametrize(
+    ("text", "title"),
+    [('{"title": "half \\ud83d a pair"}', "half ? a pair"), ("[" * 200_000, None), ('{"title": "ok"' + " " * 50, None)],
+)
+def test_a_hostile_side_car_costs_its_text_at_most(folder, text, title):
+    (folder / "a.json").write_text(text)
+    assert read_video(local_source(str(folder / "a.mp4"))).title == title
+
+
+def test_subtitles_that_are_no_file_are_not_waited_for(folder):
+    (folder / "a.vtt").unlink()
+    os.mkfifo(folder / "pipe.vtt")
+    video = read_video(local_source(str(folder / "a.mp4"), {"subtitles": str(folder / "pipe.vtt")}))
+    assert [letter.message for letter in video.text_failures] == [f"{folder / 'pipe.vtt'} is not a regular file"]
+
+
+def test_an_odd_manifest_row_costs_that_row(folder):
+    rows = [
+        {"uri": "a\0b.mp4"},
+        {"uri": "a.mp4", "title": "half \ud83d"},
+        {"uri": "b.MKV", "subtitles": "\0.vtt"},
+        {"uri": "gs://bucket/x.mp4"},
+        {"uri": f"file://{folder}/sub/a.mp4"},
+    ]
+    (folder / "LIST.JSONL").write_text("\n".join(map(json.dumps, rows)))
+    nul, half, words, bucket, plain = find_sources([str(folder / "LIST.JSONL")]).sources
+    assert (half.title, half.problem) == ("half ?", None)
+    assert "NUL character" in nul.problem and "NUL character" in words.problem
+    assert bucket.problem == "cannot read gs://bucket/x.mp4: inputs are local files"
+    assert (plain.uri, plain.problem) == (str(folder / "sub" / "a.mp4"), None)
+
+
+def test_names_that_are_no_utf8_stay_apart(tmp_path):
+    for name in (b"caf\xe9.mp4", b"caf\xe8.mp4"):
+        (tmp_path / os.fsdecode(name)).write_bytes(b"x")
+    found = find_sources([str(tmp_path)]).sources
+    assert sorted(os.path.basename(source.uri) for source in found) == ["caf%E8.mp4", "caf%E9.mp4"]
+    assert {source.problem for source in found} == {"the file's name is not valid UTF-8; rename it"}
+
+
+def test_a_pattern_searches_folders_and_reads_manifests_as_if_they_were_named(folder):
+    (folder / "su.jsonl").write_text(json.dumps({"uri": "a.mp4"}))
+    found = find_sources([str(folder / "su*")])
+    assert sorted(os.path.relpath(source.uri, folder) for source in found.sources) == ["a.mp4", "sub/a.mp4"]

@@ -11,6 +11,7 @@ one whole afterwards. Superseded rows, and those of a commit that was killed, st
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import random
 import re
@@ -243,12 +244,18 @@ def _committed(rows: VideoRows, *, repeated: bool = False) -> Committed:
     return Committed(rows.video_id, rows.run_id, **counts, repeated=repeated)
 
 
+@functools.lru_cache(maxsize=1)
+def _committer_of(dataset_dir: str, run_id: str) -> Committer:
+    """One committer a run and process: what stands is read once, however many pipelines the run is made of."""
+    return Committer(dataset_dir)
+
+
 class _CommitBatch(beam.DoFn):
     def __init__(self, dataset_dir: str, run_id: str):
         self._dir, self._run_id = dataset_dir, run_id
 
     def setup(self) -> None:
-        self._committer = Committer(self._dir)
+        self._committer = _committer_of(self._dir, self._run_id)
 
     def process(self, keyed: tuple[str, Sequence[VideoRows]]) -> Iterator[Committed]:
         batch = list(keyed[1])

@@ -18,6 +18,7 @@ import os
 import pathlib
 import re
 import time
+import urllib.parse
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -49,6 +50,10 @@ _ROW_GROUP_BYTES = 64 * 1024 * 1024
 
 #: What an object store client that was killed leaves: staged files, and commits that never got their number.
 _LITTER = re.compile(r".+#\d+|.+\.tmp")
+
+
+#: The names of Parquet files that Delta writers, and `_write_file`, give.
+_OURS = re.compile(r"part-[^/]*\.parquet")
 
 
 def finalise(dataset_dir: Directory, *, retention_hours: int = 0, target_bytes: int = TARGET_BYTES) -> dict[str, int]:
@@ -181,9 +186,14 @@ def _replace_files(
 
 def _delete_unused(table: DeltaTable, uri: str, retention_hours: int) -> None:
     # `full`, or files that never got into a commit would stay for ever.
-    table.vacuum(retention_hours=retention_hours, dry_run=False, enforce_retention_duration=False, full=True)
-    if "://" in uri:
+    look = "://" not in uri
+    unused = table.vacuum(retention_hours=retention_hours, dry_run=look, enforce_retention_duration=False, full=True)
+    if not look:
         return  # An object store shows no staged files.
+    for file_name in map(urllib.parse.unquote, unused):
+        # Only what a table's writer made: whatever else somebody put here is theirs, and verify speaks of it.
+        if _OURS.fullmatch(file_name):
+            (pathlib.Path(uri) / file_name).unlink(missing_ok=True)
     for directory in (pathlib.Path(uri), pathlib.Path(uri) / "_delta_log"):
         for file_name in os.listdir(directory):
             if _LITTER.fullmatch(file_name):

@@ -18,6 +18,7 @@ import logging
 import os
 import pathlib
 import re
+import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -55,6 +56,8 @@ MEDIA_SUFFIXES = frozenset(
         ".wmv",
     ]
 )
+#: Nobody writes a longer description; what is larger is broken or hostile.
+MAX_METADATA_CHARACTERS = 4_000_000
 MANIFEST_SUFFIXES = frozenset([".jsonl", ".csv", ".parquet"])
 SUBTITLE_SUFFIXES = (".vtt", ".srt")
 MANIFEST_COLUMNS = frozenset(["uri", "video_id", "title", "description", "subtitles", "language"])
@@ -106,7 +109,8 @@ def local_source(path: str, row: Mapping[str, Any] | None = None) -> Source:
     try:
         uri.encode()
     except UnicodeEncodeError:
-        uri = os.fsencode(uri).decode("utf-8", "replace")
+        # Percent signs keep apart what replacement characters would make one.
+        uri = urllib.parse.quote(os.fsencode(uri), safe="/ ")
         problem = "the file's name is not valid UTF-8; rename it"
     video_id = str(row.get("video_id") or "") or video_id_of(uri)
     if not SAFE_ID.fullmatch(video_id):
@@ -163,7 +167,9 @@ def find_sources(inputs: Iterable[str], limit: int | None = None) -> Found:
             if found is None:
                 skipped += 1
                 continue
-            if found.uri in by_uri:
+            if found.uri in by_uri and (found.video_id in sources or found.problem is None):
+                if found.video_id not in sources:
+                    _log.warning("%s is listed again as %s; the first listing stands", found.uri, found.video_id)
                 continue
             if limit is not None and len(sources) >= limit:
                 return Found(tuple(sources.values()), skipped)
@@ -191,10 +197,17 @@ def _expand(one: str) -> Iterator[Source | None]:
     elif os.path.lexists(one):
         yield local_source(one)
     elif glob.has_magic(one):
-        matches = sorted(path for path in glob.glob(one, recursive=True) if not os.path.isdir(path))
-        if not matches:
+        found = sorted(glob.glob(one, recursive=True))
+        # With `**` the folders' own files match too; without, a folder that matches is searched like a named one.
+        matches = [path for path in found if not os.path.isdir(path)]
+        for folder in [path for path in found if os.path.isdir(path) and "**" not in one]:
+            yield from _expand(folder)
+        if not found:
             raise InputError(f"no file matches {one!r}")
         for path in matches:
+            if os.path.splitext(path)[1].lower() in MANIFEST_SUFFIXES:
+                yield from _of_manifest(path)
+                continue
             side_car = os.path.splitext(path)[1].lower() in (".json", *SUBTITLE_SUFFIXES)
             yield None if side_car else local_source(path)
     else:
@@ -208,11 +221,20 @@ def _of_manifest(path: str) -> Iterator[Source]:
         uri = str(row.get("uri") or "")
         if not uri:
             raise InputError(f"{path}, row {number}: no uri; every row needs one")
-        row = {name: str(row[name]) for name in MANIFEST_COLUMNS & row.keys() if row[name] not in (None, "")}
+        row = {name: _writable(str(row[name])) for name in MANIFEST_COLUMNS & row.keys() if row[name] not in (None, "")}
+        if "\0" in row["uri"] + row.get("subtitles", ""):
+            unusable = f"{path}, row {number}: the uri or the subtitles hold a NUL character"
+            uri = row["uri"].replace("\0", "\N{REPLACEMENT CHARACTER}")
+            yield Source(video_id_of(uri), uri, problem=unusable)
+            continue
+        if "://" in row["uri"] and not row["uri"].startswith("file://"):
+            unusable = f"cannot read {row['uri']}: inputs are local files"
+            yield Source(video_id_of(row["uri"]), row["uri"], problem=unusable)
+            continue
         located: dict[str, Any] = {name: _locate(folder, row[name]) for name in ("uri", "subtitles") if name in row}
         source = local_source(located["uri"], row | located)
         for name, target in located.items():
-            if not os.path.isabs(row[name]) and not _inside(folder, target):
+            if not os.path.isabs(row[name]) and "://" not in row[name] and not _inside(folder, target):
                 source = dataclasses.replace(
                     source, problem=f"{name} {row[name]!r} leaves the manifest's folder; give an absolute path instead"
                 )
@@ -220,6 +242,8 @@ def _of_manifest(path: str) -> Iterator[Source]:
 
 
 def _locate(folder: str, uri: str) -> str:
+    if uri.startswith("file://"):
+        uri = urllib.parse.unquote(urllib.parse.urlsplit(uri).path)
     return os.path.normpath(os.path.join(folder, uri))
 
 
@@ -229,12 +253,14 @@ def _inside(folder: str, path: str) -> bool:
 
 def _manifest_rows(path: str) -> Iterator[dict[str, Any]]:
     try:
-        if path.endswith(".parquet"):
+        kind = os.path.splitext(path)[1].lower()
+        if kind == ".parquet":
             table = pq.read_table(path)
             if "uri" not in table.column_names:
                 raise InputError(f"{path} has no column 'uri'; it has {', '.join(table.column_names)}")
             yield from table.select([name for name in table.column_names if name in MANIFEST_COLUMNS]).to_pylist()
-        elif path.endswith(".csv"):
+        elif kind == ".csv":
+            csv.field_size_limit(MAX_METADATA_CHARACTERS)
             with open(path, newline="", encoding="utf-8-sig") as lines:
                 reader = csv.DictReader(lines)
                 if "uri" not in (reader.fieldnames or []):
@@ -248,10 +274,15 @@ def _manifest_rows(path: str) -> Iterator[dict[str, Any]]:
                         if not isinstance(row, dict):
                             raise InputError(f"{path}, line {number}: not an object with a uri")
                         yield row
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError, csv.Error) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"cannot read the manifest {path}: {error}") from error
+
+
+def _writable(text: str) -> str:
+    """Text that can be written as UTF-8: JSON may carry halves of surrogate pairs, which no table takes."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _digest(parts: Iterable[Any]) -> str:
@@ -278,6 +309,8 @@ def read_video(source: Source) -> Video:
     if source.subtitles:
         try:
             path = pathlib.Path(source.subtitles)
+            if path.exists() and not path.is_file():
+                raise InputError(f"{path} is not a regular file")
             cues = parse_subtitles(path, path.suffix)
         except (OSError, ValueError) as error:
             failures = (_letter(source, error),)
@@ -299,11 +332,11 @@ def _side_car_metadata(path: str) -> dict[str, str]:
     """Title, description and language of a side-car; anything but an object with one of them is ignored."""
     try:
         with open(path, encoding="utf-8-sig") as side_car:
-            found = json.load(side_car)
-    except (OSError, ValueError):
+            found = json.loads(side_car.read(MAX_METADATA_CHARACTERS))
+    except (OSError, ValueError, RecursionError):
         found = None
     texts = {
-        name: found[name].strip()
+        name: _writable(found[name].strip())
         for name in ("title", "description", "language")
         if isinstance(found, dict) and isinstance(found.get(name), str) and found[name].strip()
     }

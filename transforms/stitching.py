@@ -56,6 +56,11 @@ class StitchingConfig:
     trim_fraction: float = 0.1
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+            if not is_number and not (value is None and field.name in ("still_distance", "redundant_distance")):
+                raise ValueError(f"{field.name} must be a number, not {value!r}")
         for name in ("transition_distance", "stitch_distance", "still_distance", "redundant_distance"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 2:

@@ -14,7 +14,7 @@ import os
 import random
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -79,6 +79,42 @@ def table_files(table: DeltaTable, dataset_dir: Directory, name: str) -> list[st
 def writer_properties() -> WriterProperties:
     """zstd everywhere: about half of snappy's bytes for text and embeddings."""
     return WriterProperties(compression="ZSTD")
+
+
+#: What a dataset's directory holds besides the card: nobody else's files may stand under these names.
+FOLDERS = (*TABLES, "reels", "runs", "media")
+
+
+class OutputError(ValueError):
+    """A directory in which a dataset cannot be made; the message says why and what to do."""
+
+
+def check_output(dataset_dir: str, sources: Iterable[str]) -> None:
+    """Refuse a directory whose contents a dataset would overwrite or sweep away.
+
+    Args:
+      sources: local paths of the run's inputs; none may stand in a folder that is the dataset's own.
+
+    Raises:
+      OutputError: it is a file, it holds others' files under a dataset's names, or inputs stand among its own.
+      ValueError: Delta tables cannot stand there (see `table_uri`).
+    """
+    table_uri(dataset_dir, "videos")
+    if os.path.exists(dataset_dir) and not os.path.isdir(dataset_dir):
+        raise OutputError(f"{dataset_dir} is a file; --output is a directory")
+    folders = [os.path.join(os.path.realpath(dataset_dir), name) for name in FOLDERS]
+    for source in sources:
+        inside = next((folder for folder in folders if source.startswith(folder + os.sep)), None)
+        if inside:
+            raise OutputError(
+                f"the input {source} stands in {inside}, which is the dataset's own; take another --output"
+            )
+    if DeltaTable.is_deltatable(table_uri(dataset_dir, "videos")):
+        return
+    for folder in folders:
+        is_table = os.path.isdir(os.path.join(folder, "_delta_log"))
+        if os.path.lexists(folder) and not is_table and (not os.path.isdir(folder) or os.listdir(folder)):
+            raise OutputError(f"{folder} holds something that is no dataset's; take another --output")
 
 
 def create_tables(dataset_dir: Directory) -> None:
