@@ -184,17 +184,13 @@ def _curate(args: argparse.Namespace, commands: dict[str, argparse.ArgumentParse
     from beam_pipeline.runs import root_cause
     from transforms.lease import LeaseHeld
     from transforms.reading import InputError
-    from transforms.tables import OutputError, table_uri
+    from transforms.tables import OutputError
 
     _check_beam_flags(args.beam_flags, _flags_of(commands["curate"]))
     changed = {key: value for key, value in (("detector", args.detector), ("rules", args.splitting)) if value}
     config = _load_config(args, changed)
     if "://" in args.output:
         raise UsageError(f"cannot write to {args.output}: --output is a local directory")
-    try:
-        table_uri(args.output, "videos")
-    except ValueError as error:
-        raise UsageError(str(error)) from error
     options = CurateOptions(
         chunk_videos=args.chunk_videos,
         limit=args.limit,

@@ -93,17 +93,7 @@ def gather(joined: Joined, order: Sequence[str]) -> CaptionedClip:
 
 
 def _teacher_failure(clip: Clip, teacher: str, failure: Failure) -> DeadLetter:
-    return DeadLetter(
-        stage="caption",
-        video_id=clip.video_id,
-        uri=clip.uri,
-        error_class=failure.error_class,
-        message=failure.message,
-        detail=failure.detail,
-        clip_id=clip.clip_id,
-        teacher=teacher,
-        span=clip.span,
-    )
+    return failure.letter("caption", clip.video_id, clip.uri, clip_id=clip.clip_id, teacher=teacher, span=clip.span)
 
 
 @dataclasses.dataclass

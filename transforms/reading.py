@@ -382,12 +382,4 @@ def _read(source: Source) -> Iterator[Any]:
 
 
 def _letter(source: Source, error: Exception) -> DeadLetter:
-    failure = Failure.of(error)
-    return DeadLetter(
-        stage="read",
-        video_id=source.video_id,
-        uri=source.uri,
-        error_class=failure.error_class,
-        message=failure.message,
-        detail=failure.detail,
-    )
+    return Failure.of(error).letter("read", source.video_id, source.uri)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import traceback
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 Vector = tuple[float, ...]
 AnswerT = TypeVar("AnswerT")
@@ -213,6 +213,10 @@ class Failure:
         trace = "".join(traceback.format_exception(error, limit=-6))
         return cls(type(error).__name__, str(error) or type(error).__name__, trace[-4000:])
 
+    def letter(self, stage: str, video_id: str, uri: str, **where: Any) -> DeadLetter:
+        """The dead letter of this failure; `where` narrows it down to a clip, a teacher or a span."""
+        return DeadLetter(stage, video_id, uri, self.error_class, self.message, self.detail, **where)
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Outcome(Generic[RequestT, AnswerT]):
@@ -260,11 +264,3 @@ class EmbedRequest:
     video_id: str
     shot: Shot
     reel: str
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class ScoreRequest:
-    """Ask a selector how well each candidate fits the clip; answered by one score a candidate, higher is better."""
-
-    clip: Clip
-    candidates: tuple[Candidate, ...]

@@ -23,7 +23,6 @@ from transforms.records import (
     Failure,
     JudgedClip,
     RejectedSpan,
-    Span,
     SplitVideo,
     StitchedVideo,
     Vector,
@@ -127,14 +126,8 @@ def failure_row(letter: DeadLetter, run_id: str) -> dict[str, Any]:
 def damage_letter(split: SplitVideo) -> DeadLetter:
     """The dead letter of the part of a video that could not be decoded."""
     video = split.video
-    return DeadLetter(
-        stage="split",
-        video_id=video.video_id,
-        uri=video.uri,
-        error_class="PartlyDecoded",
-        message=split.damage or "",
-        span=split.damage_span,
-    )
+    failure = Failure("PartlyDecoded", split.damage or "", "")
+    return failure.letter("split", video.video_id, video.uri, span=split.damage_span)
 
 
 def video_rows(
@@ -211,15 +204,7 @@ def _source_columns(video: Video, run_id: str, fingerprints: Fingerprints) -> di
 
 
 def _lost(clip: Clip) -> DeadLetter:
-    return DeadLetter(
-        stage="select",
-        video_id=clip.video_id,
-        uri=clip.uri,
-        error_class=LOST.error_class,
-        message=LOST.message,
-        clip_id=clip.clip_id,
-        span=Span(clip.span.start_s, clip.span.end_s),
-    )
+    return LOST.letter("select", clip.video_id, clip.uri, clip_id=clip.clip_id, span=clip.span)
 
 
 @dataclasses.dataclass

@@ -12,7 +12,7 @@ import apache_beam as beam
 from apache_beam.metrics import Metrics
 from apache_beam.ml.inference.base import ModelHandler, RunInference
 
-from transforms.records import CaptionedClip, DeadLetter, Failure, JudgedClip, Outcome
+from transforms.records import CaptionedClip, Failure, JudgedClip, Outcome
 
 NO_CAPTION = Failure("NoCaption", "no teacher could caption this clip", "")
 
@@ -54,16 +54,7 @@ def judge(outcome: Outcome[CaptionedClip, Sequence[float]], abstain_below: float
 
 def _failed(captioned: CaptionedClip, stage: str, failure: Failure) -> JudgedClip:
     clip = captioned.clip
-    letter = DeadLetter(
-        stage=stage,
-        video_id=clip.video_id,
-        uri=clip.uri,
-        error_class=failure.error_class,
-        message=failure.message,
-        detail=failure.detail,
-        clip_id=clip.clip_id,
-        span=clip.span,
-    )
+    letter = failure.letter(stage, clip.video_id, clip.uri, clip_id=clip.clip_id, span=clip.span)
     return JudgedClip(captioned, (), None, None, False, (*captioned.dead_letters, letter))
 
 

@@ -245,15 +245,7 @@ def _clip(split: SplitVideo, event: Event, span: Span, fingerprint: str) -> Clip
 
 
 def _shot_failure(split: SplitVideo, shot: Shot, failure: Failure) -> DeadLetter:
-    return DeadLetter(
-        stage="embed",
-        video_id=split.video.video_id,
-        uri=split.video.uri,
-        error_class=failure.error_class,
-        message=failure.message,
-        detail=failure.detail,
-        span=Span(shot.start_s, shot.end_s),
-    )
+    return failure.letter("embed", split.video.video_id, split.video.uri, span=Span(shot.start_s, shot.end_s))
 
 
 @dataclasses.dataclass

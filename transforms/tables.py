@@ -96,10 +96,13 @@ def check_output(dataset_dir: str, sources: Iterable[str]) -> None:
       sources: local paths of the run's inputs; none may stand in a folder that is the dataset's own.
 
     Raises:
-      OutputError: it is a file, it holds others' files under a dataset's names, or inputs stand among its own.
-      ValueError: Delta tables cannot stand there (see `table_uri`).
+      OutputError: it is a file, it holds others' files under a dataset's names, inputs stand among its own, or Delta
+        tables cannot stand there (see `table_uri`).
     """
-    table_uri(dataset_dir, "videos")
+    try:
+        videos = table_uri(dataset_dir, "videos")
+    except ValueError as error:
+        raise OutputError(str(error)) from error
     if os.path.exists(dataset_dir) and not os.path.isdir(dataset_dir):
         raise OutputError(f"{dataset_dir} is a file; --output is a directory")
     folders = [os.path.join(os.path.realpath(dataset_dir), name) for name in FOLDERS]
@@ -109,7 +112,7 @@ def check_output(dataset_dir: str, sources: Iterable[str]) -> None:
             raise OutputError(
                 f"the input {source} stands in {inside}, which is the dataset's own; take another --output"
             )
-    if DeltaTable.is_deltatable(table_uri(dataset_dir, "videos")):
+    if DeltaTable.is_deltatable(videos):
         return
     for folder in folders:
         is_table = os.path.isdir(os.path.join(folder, "_delta_log"))
