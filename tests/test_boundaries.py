@@ -2,6 +2,7 @@
 
 import io
 
+import av
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,16 +11,23 @@ from PIL import Image
 
 from transforms.boundaries import Piece, ShotWindow
 from transforms.detection import SplittingConfig
+from transforms.media import Picture, Reformatters
 
-PICTURE = np.zeros((9, 16, 3), np.uint8)
+
+def picture(number: int, time_s: float, width: int = 16, height: int = 9) -> Picture:
+    frame = av.VideoFrame.from_ndarray(np.full((height, width, 3), 90, np.uint8), format="bgr24")
+    return Picture(number, time_s, 0.04, None, frame, Reformatters(), 0)
 
 
-def run(frames: int, cuts: list[int], fps: float = 25.0, late: int = 15, config=None, times=None) -> list[Piece]:
-    """Feed a window frame by frame, each cut `late` frames after it happened."""
-    window = ShotWindow(config or SplittingConfig(), fps, (late + 1) / fps)
+def run(
+    frames: int, cuts: list[int], fps: float = 25.0, late: int = 15, config=None, times=None, counted: bool = False
+) -> list[Piece]:
+    """Feed a window frame by frame, each cut `late` frames after it happened; a `counted` delay is stated in frames."""
+    delay = (0.0, late + 1) if counted else ((late + 1) / fps, 2)
+    window = ShotWindow(config or SplittingConfig(), fps, *delay)
     pieces, times = [], times or [n / fps for n in range(frames)]
     for number in range(frames):
-        window.add(number, times[number], PICTURE, (16, 9))
+        window.add(picture(number, times[number]), (16, 9))
         window.score([(number, float(number))])
         window.cut_at(cut for cut in cuts if cut == number - late)
         pieces += window.settled()
@@ -49,10 +57,11 @@ def test_slices_at_29_97_are_149_frames():
     st.integers(1, 900),
     st.lists(st.integers(1, 899), max_size=6, unique=True),
     st.sampled_from([12.5, 24000 / 1001, 25.0, 30000 / 1001, 60.0]),
+    st.sampled_from([(15, False), (123, True)]),
 )
-def test_shots_slices_boundary_frames_and_reel_are_as_if_all_were_known_beforehand(frames, cuts, fps):
+def test_shots_slices_boundary_frames_and_reel_are_as_if_all_were_known_beforehand(frames, cuts, fps, delay):
     cuts = sorted(cut for cut in cuts if cut < frames)
-    pieces = run(frames, cuts, fps)
+    pieces = run(frames, cuts, fps, late=delay[0], counted=delay[1])
     assert [(piece.shot.start_frame, piece.shot.end_frame) for piece in pieces] == sliced(frames, cuts, fps)
     for number, piece in enumerate(pieces):
         shot, length = piece.shot, piece.shot.end_frame - piece.shot.start_frame
@@ -81,6 +90,14 @@ def test_slices_of_a_variable_rate_are_cut_in_time():
     assert pieces[1].shot.first_s == 5.2
 
 
+@pytest.mark.parametrize(("cut", "end"), [(150, 250), (110, 400)])
+def test_a_delay_in_frames_holds_however_slow_the_frames_become(cut, end):
+    times = [n / 25 if n < 100 else 4 + (n - 100) / 2 for n in range(end)]
+    pieces = run(end, [cut], late=123, times=times, counted=True)
+    assert times[cut] in [piece.shot.start_s for piece in pieces]
+    assert all(len(piece.frames) >= min(16, piece.shot.end_frame - piece.shot.start_frame) for piece in pieces)
+
+
 def test_a_frame_that_stands_for_hours_is_one_shot_not_thousands():
     pieces = run(4, [], 25.0, times=[0.0, 0.04, 50_000.0, 50_000.04])
     assert [piece.shot.end_frame for piece in pieces] == [2, 4]
@@ -91,7 +108,7 @@ def test_memory_is_bounded_however_long_a_shot_lasts(fps):
     window = ShotWindow(SplittingConfig(), fps, 16 / fps)
     most = 0
     for number in range(int(20 * fps)):
-        window.add(number, number / fps, PICTURE, (16, 9))
+        window.add(picture(number, number / fps), (16, 9))
         list(window.settled())
         most = max(most, len(window._stills))
     assert most < 200 + 2 * fps
@@ -99,7 +116,7 @@ def test_memory_is_bounded_however_long_a_shot_lasts(fps):
 
 def test_pictures_are_made_small_in_their_displayed_shape():
     window = ShotWindow(SplittingConfig(), 25.0, 0.5)
-    window.add(0, 0.0, np.full((1080, 1440, 3), 90, np.uint8), (1920, 1080))
+    window.add(picture(0, 0.0, 1440, 1080), (1920, 1080))
     (piece,) = window.settled(0.04)
-    with Image.open(io.BytesIO(piece.frames[0].jpeg)) as picture:
-        assert (picture.format, picture.size) == ("JPEG", (796, 448))
+    with Image.open(io.BytesIO(piece.frames[0].jpeg)) as shown:
+        assert (shown.format, shown.size) == ("JPEG", (796, 448))

@@ -113,10 +113,10 @@ def test_one_child_serves_video_after_video_and_a_dead_one_is_replaced(video):
     child.close_idle()
 
 
-def test_what_a_killed_child_began_to_write_is_taken_away(tmp_path, long_video):
+def test_what_a_killed_child_began_to_write_is_taken_away(tmp_path, video, long_video):
     reel = tmp_path / "reels" / "a.arrow"
     request = {"path": long_video, "reel": str(reel), "etag": "1-1", "config": CONFIG}
-    child.decode("ping", {}, Limits())
+    child.decode("shots", {"path": video, "config": CONFIG}, Limits())  # by now it has imported all that it needs
     with pytest.raises(child.DecoderStalled):
         child.decode("split", request, Limits(deadline_s=0.4))
     assert os.listdir(reel.parent) == []

@@ -87,7 +87,7 @@ def test_the_base_install_brings_neither_torch_nor_beam(wheel):
 
 def test_every_package_that_the_code_imports_is_asked_for_by_an_extra(wheel):
     requirements = _requirements(wheel)
-    asked = set().union(*(_of(extra, requirements) for extra in ("local", "gcp", "demo", "launcher")))
+    asked = set().union(*(_of(extra, requirements) for extra in ("local", "gcp", "demo", "launcher", "transnet")))
     # markupsafe is half of jinja2.
     asked |= {"markupsafe"}
     owners = packages_distributions()
@@ -122,7 +122,7 @@ def _pins(file: str) -> dict[str, list[Requirement]]:
 @pytest.mark.parametrize(
     ("file", "extras", "pythons"),
     [
-        ("constraints.txt", ("local", "gcp", "demo", "dev"), ("3.11", "3.12", "3.13")),
+        ("constraints.txt", ("local", "gcp", "demo", "dev", "transnet"), ("3.11", "3.12", "3.13")),
         ("constraints-tensorflow.txt", ("tensorflow",), ("3.11", "3.12")),
     ],
 )

@@ -1,12 +1,12 @@
 """Shots as they become certain, and the few pictures of each that go into the reel.
 
-    window = ShotWindow(config, fps, detector.delay_s)
-    window.add(picture, bgr); window.cut_at(cuts); window.score(scores)
+    window = ShotWindow(config, fps, detector.delay_s, detector.delay_frames)
+    window.add(picture, displayed_size); window.cut_at(cuts); window.score(scores)
     for piece in window.settled(): ...
 
 A detector reports a cut some frames late, and the 95 % frame of a shot is known only when it ends. Long shots are cut
-into slices, though, so that all that is undecided lies in the last few seconds. Of these it keeps small pictures:
-all of the very last ones, and before that just those that can still be chosen, thinned by doubling their stride.
+into slices, though, so that all that is undecided lies in the last few seconds. Of these it keeps pictures: all of the
+very last ones, and before that just those that can still be chosen, on a grid in time that gets coarser by doubling.
 """
 
 from __future__ import annotations
@@ -17,15 +17,13 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator
 
-import cv2
-import numpy as np
-
 from transforms.detection import SplittingConfig
+from transforms.media import Picture
+from transforms.pixels import Size
 from transforms.records import Shot
 from transforms.reel import ReelFrame
+from transforms.stills import Stills
 
-#: Raw pictures held at once; older ones are held as JPEG files.
-_RAW_BYTES = 160 << 20
 #: Pictures from so far back are thinned out, however late a detector may be (a header with an absurd frame rate).
 _MAX_DELAY_S = 5.0
 #: How far time stamps of one steady rate may stray, in frames: containers round them, Matroska to milliseconds.
@@ -42,63 +40,41 @@ class Piece:
     frames: list[ReelFrame]
 
 
-class _Still:
-    """A small picture that may go into the reel: raw at first, a JPEG file when it has to wait for long."""
-
-    def __init__(self, pixels: np.ndarray, quality: int):
-        self._pixels: np.ndarray | None = pixels
-        self._quality = quality
-        self._jpeg = b""
-
-    @property
-    def raw_bytes(self) -> int:
-        return 0 if self._pixels is None else self._pixels.nbytes
-
-    def jpeg(self) -> bytes:
-        if self._pixels is not None:
-            written, encoded = cv2.imencode(".jpg", self._pixels, [cv2.IMWRITE_JPEG_QUALITY, self._quality])
-            if not written:
-                raise ValueError("OpenCV could not encode a picture as JPEG")
-            self._jpeg, self._pixels = encoded.tobytes(), None
-        return self._jpeg
-
-
 class ShotWindow:
     """The end of a video that is not decided yet.
 
     Args:
-      fps: frames a second, for counting slices. delay_s: how late a cut may be reported.
+      fps: frames a second, for counting slices.
+      delay_s, delay_frames: how late a cut may be reported.
     """
 
-    def __init__(self, config: SplittingConfig, fps: float, delay_s: float):
+    def __init__(self, config: SplittingConfig, fps: float, delay_s: float, delay_frames: int = 2):
         self._config = config
         self._fps = fps
-        self._delay_s = delay_s
+        self._delay_s, self._delay_frames = delay_s, delay_frames
         self._slice_s = max(1, int(config.slice_s * fps)) / fps
         self._start = 0  # the decode index at which the undecided begins; always the start of a shot or slice
         self._times: list[float] = []  # of every frame from there on
         self._scores: list[float] = []
         self._cuts: list[int] = []
-        self._stills: dict[int, _Still] = {}
-        self._stride = 1
-        self._size: tuple[int, int] | None = None
         self._shots = 0
-        # Below are the reasons to keep a picture that is not among the very last.
+        self._stills = Stills(config.reel_short_side_px, config.jpeg_quality)
+        self._recent = 0  # the decode index from which on all pictures are kept
+        self._bounding: list[int] = []  # before it: those that may become a boundary frame
+        self._others: list[int] = []  # and those that may fill the reel between
+        # Reasons to keep a picture that is not among the very last.
         self._zone_s = config.first_fraction * config.max_shot_s + 2 / fps
-        tail_s = (1 - config.last_fraction) * config.max_shot_s
-        self._recent_s = min(delay_s, _MAX_DELAY_S) + tail_s + 4 / fps
+        self._tail_s = (1 - config.last_fraction) * config.max_shot_s + 4 / fps
         # What is left when slices came off is longer than this; it, too, shall have all its reel frames.
-        shortest_s = max(config.max_shot_s - config.slice_s, self._recent_s)
-        wanted = max(config.reel_min_frames, config.reel_fps * config.slice_s)
-        span_s = config.max_shot_s + self._recent_s
-        self._most = min(512, 2 * math.ceil(wanted * span_s / min(shortest_s, config.slice_s)))
+        self._shortest_s = max(config.max_shot_s - config.slice_s, self._tail_s)
+        self._grid_s = 0.0
 
-    def add(self, index: int, time_s: float, bgr: np.ndarray, size: tuple[int, int]) -> None:
+    def add(self, picture: Picture, size: Size) -> None:
         """Take the next picture; `size` is (width, height) as displayed."""
-        self._times.append(time_s)
+        self._times.append(picture.time_s)
         self._scores.append(0.0)
-        self._stills[index] = _Still(_shrink(bgr, size, self._config.reel_short_side_px), self._config.jpeg_quality)
-        self._thin(time_s)
+        self._stills.add(picture, size)
+        self._thin()
 
     def score(self, scores: Iterable[tuple[int, float]]) -> None:
         """Note the detector's value of frames that are still here."""
@@ -119,7 +95,8 @@ class ShotWindow:
                 until, until_s = self._start + len(self._times), end_s
             else:
                 # The shot goes on at least to the last frame at which no cut can be reported any more.
-                until = self._start + bisect.bisect_right(self._times, self._times[-1] - self._delay_s) - 3
+                shown = bisect.bisect_right(self._times, self._times[-1] - self._delay_s)
+                until = self._start + shown - 1 - self._delay_frames
                 if until <= self._start:
                     return
                 until_s = self._times[until - self._start]
@@ -143,7 +120,8 @@ class ShotWindow:
         """Take the shot [start, end) out of the window."""
         start, length = self._start, end - self._start
         times, scores = self._times[:length], self._scores[:length]
-        kept = sorted(index for index in self._stills if index < end)
+        kept = [index for index in sorted([*self._bounding, *self._others]) if index < end]
+        kept += range(max(start, self._recent), end)
         first, last = (
             _nearest(kept, start + _place(times, end_s, fraction, self._fps))
             for fraction in (self._config.first_fraction, self._config.last_fraction)
@@ -154,20 +132,21 @@ class ShotWindow:
         for index, following in itertools.pairwise([*chosen, end]):
             part = slice(index - start, following - start)
             values = (tuple(times[part]), tuple(scores[part]))
-            frames.append(ReelFrame(times[part][0], index, shot.index, self._stills[index].jpeg(), *values))
+            frames.append(ReelFrame(times[part][0], index, shot.index, self._stills.jpeg(index), *values))
         for index in kept:
-            del self._stills[index]
-        self._start, self._shots = end, self._shots + 1
+            self._stills.drop(index)
+        self._bounding = [index for index in self._bounding if index >= end]
+        self._others = [index for index in self._others if index >= end]
+        self._start, self._recent, self._shots = end, max(self._recent, end), self._shots + 1
         del self._times[:length], self._scores[:length]
         self._cuts = [cut for cut in self._cuts if cut > end]
-        if len(self._stills) == len(self._times):
-            self._stride = 1
+        self._grid_s = 0.0
         return Piece(shot, frames)
 
     def _spread(self, kept: list[int], times: list[float], end_s: float) -> list[int]:
         """Pictures at even distances in time: as many as the settings ask for, or all there are."""
         duration_s = end_s - times[0]
-        wanted = max(self._config.reel_min_frames, math.ceil(self._config.reel_fps * duration_s - 1e-6))
+        wanted = self._wanted(duration_s)
         if len(kept) <= wanted:
             return kept
         kept_s = [times[index - self._start] for index in kept]
@@ -179,30 +158,65 @@ class ShotWindow:
             free.discard(min(near, key=lambda i: abs(kept_s[i] - target_s)))
         return [index for i, index in enumerate(kept) if i not in free]
 
-    def _thin(self, now_s: float) -> None:
-        """Drop pictures that can no longer be chosen; hold what waits for long as JPEG files."""
-        oldest = self._start + bisect.bisect_left(self._times, now_s - self._recent_s)
-        optional = [index for index in self._stills if index < oldest and not self._may_bound(index)]
-        kept = [index for index in optional if index % self._stride == 0]
-        while len(kept) > self._most:
-            self._stride *= 2
-            kept = [index for index in kept if index % self._stride == 0]
-        for index in set(optional).difference(kept):
-            del self._stills[index]
-        raw = sum(still.raw_bytes for still in self._stills.values())
-        for still in self._stills.values():
-            if raw <= _RAW_BYTES:
-                break
-            raw -= still.raw_bytes
-            still.jpeg()
+    def _thin(self) -> None:
+        """Drop pictures that can no longer be chosen."""
+        now_s, behind_s = self._times[-1], self._times[max(0, len(self._times) - 1 - self._delay_frames)]
+        # No cut can be reported before this any more.
+        certain_s = min(now_s - self._delay_s, behind_s)
+        oldest_s = min(now_s - min(self._delay_s, _MAX_DELAY_S), behind_s) - self._tail_s
+        grid_s = self._grid(certain_s - self._times[0], self._slice_s)
+        if grid_s > self._grid_s:
+            self._grid_s, others, self._others = grid_s, self._others, []
+            for index in others:
+                self._keep_on_grid(index)
+        while self._times[self._recent - self._start] < oldest_s:
+            if self._may_bound(self._recent):
+                self._bounding.append(self._recent)
+            else:
+                self._keep_on_grid(self._recent)
+            self._recent += 1
+
+    def _grid(self, certain_s: float, longest_s: float) -> float:
+        """How far apart pictures may be so that the reel gets as many as it wants, in seconds; 0: keep all.
+
+        The shot lasts at least `certain_s`; slices come off it at `longest_s`.
+        """
+        if certain_s <= 0:
+            return 0.0
+        spans_s = longest_s, min(certain_s, longest_s)
+        # Twice as many as it wants, so that they can be spread evenly.
+        coarsest_s, enough_s = (span_s / (2 * self._wanted(span_s)) for span_s in spans_s)
+        return coarsest_s / 2 ** math.ceil(math.log2(coarsest_s / enough_s))
+
+    def _keep_on_grid(self, index: int) -> None:
+        """Keep one picture of each cell of the grid, and all while there are very few."""
+        start_s = self._times[0]
+        into_s = self._times[index - self._start] - start_s
+        first, grid_s = self._start, self._grid_s
+        if into_s >= self._slice_s:
+            # This may be all that is left when a slice has come off.
+            first += bisect.bisect_left(self._times, start_s + self._slice_s)
+            grid_s = self._grid(self._shortest_s, self._shortest_s)
+        if grid_s and len(self._others) - bisect.bisect_left(self._others, first) >= self._config.reel_min_frames:
+            before_s = self._times[self._others[-1] - self._start] - start_s
+            if into_s // grid_s == before_s // grid_s:
+                self._stills.drop(index)
+                return
+        self._others.append(index)
+
+    def _wanted(self, duration_s: float) -> int:
+        """How many pictures a shot shall have in the reel."""
+        return max(self._config.reel_min_frames, math.ceil(self._config.reel_fps * duration_s - 1e-6))
 
     def _may_bound(self, index: int) -> bool:
         """Whether the picture may become the first, the 5 % or the 95 % frame of a shot or slice that begins here."""
-        into_s = (self._times[index - self._start] - self._times[0]) % self._slice_s
+        at = index - self._start
+        into_s, until_s = ((time_s - self._times[0]) % self._slice_s for time_s in self._times[at : at + 2])
         frame_s = 1 / self._fps
-        if into_s <= self._zone_s or into_s >= self._slice_s - frame_s:
+        if into_s <= self._zone_s or into_s >= self._slice_s - frame_s or until_s < into_s:
             return True
-        return abs(into_s - self._config.last_fraction * self._slice_s) <= 2 * frame_s
+        last_s = self._config.last_fraction * self._slice_s
+        return into_s - 2 * frame_s <= last_s <= until_s + 2 * frame_s
 
 
 def _place(times: list[float], end_s: float, fraction: float, fps: float) -> int:
@@ -217,18 +231,3 @@ def _place(times: list[float], end_s: float, fraction: float, fps: float) -> int
 def _nearest(ordered: list[int], wanted: int) -> int:
     at = bisect.bisect_left(ordered, wanted)
     return min(ordered[max(0, at - 1) : at + 1], key=lambda index: abs(index - wanted))
-
-
-def _shrink(bgr: np.ndarray, size: tuple[int, int], short_side_px: int) -> np.ndarray:
-    """The picture in its displayed shape, its short side at most `short_side_px`, the long one at most 4 times that."""
-    width, height = size
-    scale = min(1.0, short_side_px / min(width, height), 4 * short_side_px / max(width, height))
-    small = (max(1, round(width * scale)), max(1, round(height * scale)))
-    # Averaging by a whole factor, then interpolating the rest, costs a tenth of averaging by a broken one.
-    factor = min(bgr.shape[1] // small[0], bgr.shape[0] // small[1])
-    if factor > 1:
-        height, width = bgr.shape[0] // factor, bgr.shape[1] // factor
-        bgr = cv2.resize(bgr[: height * factor, : width * factor], (width, height), interpolation=cv2.INTER_AREA)
-    if small == (bgr.shape[1], bgr.shape[0]):
-        return bgr
-    return cv2.resize(bgr, small, interpolation=cv2.INTER_LINEAR)

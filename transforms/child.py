@@ -221,6 +221,7 @@ def _all_kinds(kind: type[MediaError]) -> list[type[MediaError]]:
 
 
 _idle: list[DecoderChild] = []
+_busy = 0
 _owner = os.getpid()
 _lock = threading.Lock()
 
@@ -228,28 +229,36 @@ _lock = threading.Lock()
 @contextlib.contextmanager
 def decoder_child(memory_bytes: int) -> Any:
     """Borrow a decoding process of this memory limit: an idle one, or a new one."""
-    global _owner
+    global _owner, _busy
     with _lock:
         if _owner != os.getpid():
             # This is a fork of the process that started them: it must not talk into their pipes.
             _idle.clear()
-            _owner = os.getpid()
+            _owner, _busy = os.getpid(), 0
         found = next((child for child in _idle if child.memory_bytes == memory_bytes), None)
         if found is not None:
             _idle.remove(found)
-    if found is not None and not found.alive:
-        found.close()
-        found = None
-    child = found or DecoderChild(memory_bytes)
+        _busy += 1
+    child = None
     try:
+        if found is not None and not found.alive:
+            found.close()
+            found = None
+        child = found or DecoderChild(memory_bytes)
         yield child
     except MediaError:
-        _give_back(child)
+        if child is not None:
+            _give_back(child)
         raise
     except BaseException:
-        child.close()  # it may be in the middle of an answer
+        if child is not None:
+            child.close()  # it may be in the middle of an answer
         raise
-    _give_back(child)
+    else:
+        _give_back(child)
+    finally:
+        with _lock:
+            _busy -= 1
 
 
 def _give_back(child: DecoderChild) -> None:
@@ -267,7 +276,7 @@ def decode(task: str, request: dict[str, Any], limits: Limits) -> Any:
     for last_try in (False, True):
         with decoder_child(limits.memory_bytes) as child:
             try:
-                return child.ask({"task": task, **request}, limits)
+                return child.ask({"task": task, "threads": _threads(), **request}, limits)
             except _NeverBegan:
                 # An idle process that something else ended; a fresh one is to be had.
                 if last_try:
@@ -276,6 +285,11 @@ def decode(task: str, request: dict[str, Any], limits: Limits) -> Any:
                 if "reel" in request:
                     _clear_unfinished(request["reel"], child.pid)
     raise AssertionError("unreachable")
+
+
+def _threads() -> int:
+    """How many threads a decoder shall have, so that all that are at work now share the cores."""
+    return max(1, len(os.sched_getaffinity(0)) // max(1, _busy))
 
 
 def _clear_unfinished(reel: str, pid: int) -> None:

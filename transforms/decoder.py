@@ -63,10 +63,10 @@ def _answer(request: dict[str, Any], report: Callable[[int, float], None]) -> An
     from transforms.detection import SplittingConfig, detect_shots
     from transforms.splitting import split_video
 
-    config = SplittingConfig(**request["config"])
+    path, config, threads = request["path"], SplittingConfig(**request["config"]), request.get("threads")
     if request["task"] == "shots":
-        return detect_shots(request["path"], config, report)
-    return split_video(request["path"], request["reel"], config, etag=request["etag"], progress=report)
+        return detect_shots(path, config, threads, report)
+    return split_video(path, request["reel"], config, etag=request["etag"], threads=threads, progress=report)
 
 
 def main() -> None:

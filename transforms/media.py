@@ -1,8 +1,8 @@
-"""Opening and decoding a local video: the only file that touches PyAV.
+"""Opening and decoding a local video. Only this file and `pixels` touch PyAV.
 
     with open_media("/videos/a.mp4") as media:
         for picture in media.pictures():
-            small = cv2.resize(picture.bgr(), (256, 144))
+            small = picture.shrunk((256, 144))
     media.facts(), media.cues, media.damage()
 
 Only regular files and containers on a list are opened, so that a playlist or a device name reaches nothing else.
@@ -16,15 +16,16 @@ import dataclasses
 import errno
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
-from typing import Any
+from typing import Any, TypeVar
 
 import av
 import av.error
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from transforms import pixels
 from transforms.embedded import cue_of, tagged_duration_s, text_track
 from transforms.media_errors import (
     MediaError,
@@ -61,9 +62,12 @@ _NEW_CLOCK_S = 1.0
 _DAMAGE_S, _DAMAGE_FRACTION = 1.0, 0.05
 
 
+Answer = TypeVar("Answer")
+
+
 @dataclasses.dataclass(slots=True)
 class Picture:
-    """One decoded frame.
+    """One decoded frame. Whoever keeps it keeps `nbytes` of memory; its pixels are converted when they are asked for.
 
     `index` counts decoded frames; `time_s` is its presentation time, always later than the frame's before;
     `since_start` is its time stamp counted from the stream's start, exact, None where the file has none.
@@ -74,20 +78,67 @@ class Picture:
     duration_s: float
     since_start: Fraction | None
     _frame: Any
-    _reformatter: VideoReformatter
+    _reformatters: Reformatters
     _turns: int
 
+    @property
+    def size(self) -> pixels.Size:
+        """(width, height) as stored, upright."""
+        return pixels.size_of(self._frame, self._turns)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(plane.buffer_size for plane in self._frame.planes)
+
     def bgr(self) -> np.ndarray:
-        """The frame upright, in its stored size: uint8, (height, width, 3), as OpenCV's reader gives it."""
-        # Bicubic, and one thread, because that is what OpenCV's reader does, bit for bit.
-        frame = self._reformatter.reformat(self._frame, format="bgr24", interpolation="BICUBIC", threads=1)
-        pixels = frame.to_ndarray()
-        return np.ascontiguousarray(np.rot90(pixels, self._turns)) if self._turns else pixels
+        """The picture upright, in its stored size: uint8, (height, width, 3), as OpenCV's reader gives it."""
+        return pixels.bgr(self._frame, self._turns, self._reformatters.whole)
+
+    def shrunk(self, size: pixels.Size) -> np.ndarray:
+        """`bgr()` resized as OpenCV's linear interpolation does it, bit for bit."""
+        return pixels.shrunk_bgr(self._frame, self._turns, size, self._reformatters.whole)
+
+    def scaled_rgb(self, size: pixels.Size) -> np.ndarray:
+        """The picture as ffmpeg would scale it: uint8 RGB, (height, width, 3)."""
+        return pixels.scaled_rgb(self._frame, self._turns, size, self._reformatters.scaled)
+
+    def planes(self, size: pixels.Size) -> pixels.Planes:
+        """The picture at `size`, ready to become a JPEG file."""
+        return pixels.planes(self._frame, self._turns, size, self._reformatters.planes)
+
+
+@dataclasses.dataclass(slots=True)
+class Reformatters:
+    """One for each kind of picture: each holds tables for the sizes and formats it was last used with."""
+
+    whole: VideoReformatter = dataclasses.field(default_factory=VideoReformatter)
+    scaled: VideoReformatter = dataclasses.field(default_factory=VideoReformatter)
+    planes: VideoReformatter = dataclasses.field(default_factory=VideoReformatter)
+
+
+class Unsteady(Exception):
+    """The stream is broken, and what several decoding threads make of that differs from one time to the next."""
+
+
+def steadily(decode: Callable[[int], Answer], threads: int | None) -> Answer:
+    """Call `decode` with a number of threads, and once more with a single one if the stream turns out to be broken.
+
+    Args:
+      threads: as many as there are cores if None.
+    """
+    try:
+        return decode(threads or len(os.sched_getaffinity(0)))
+    except Unsteady:
+        return decode(1)
 
 
 @contextlib.contextmanager
-def open_media(path: str) -> Iterator[Media]:
+def open_media(path: str, *, fast: bool = False, threads: int = 1) -> Iterator[Media]:
     """Open a local video.
+
+    Args:
+      fast: decode without the codec's loop filter.
+      threads: of the decoder. With more than one `pictures` raises `Unsteady` on a broken stream; see `steadily`.
 
     Raises:
       MediaError: one of its subclasses, if there is no video in it to decode.
@@ -103,20 +154,22 @@ def open_media(path: str) -> Iterator[Media]:
     except (av.error.FFmpegError, UnicodeDecodeError) as error:
         raise why_unopened(path, error) from error
     with container:
-        yield Media(container, path)
+        yield Media(container, path, fast, threads)
 
 
 class Media:
     """An open video: its pictures in one pass, then what was found out on the way.
 
     Attributes:
+      threads: of the decoder.
       cues: of the first (or default) text subtitle track, complete once `pictures` is exhausted.
       corrupt_packets, first_corrupt_s: packets the decoder refused, and the time of the first.
     """
 
-    def __init__(self, container: Any, path: str):
+    def __init__(self, container: Any, path: str, fast: bool, threads: int):
         self._container = container
         self._path = path
+        self._threads = threads
         # As OpenCV's reader takes it: the first video, whatever its size. Cover art is not a video.
         videos = [s for s in container.streams.video if not _is_cover(s) and s.codec_context is not None]
         if not videos:
@@ -127,7 +180,9 @@ class Media:
         stream.thread_type = "AUTO"
         pixels = stream.codec_context.width * stream.codec_context.height
         # Each decoding thread holds frames of its own; at 8K eight threads alone would fill a gigabyte.
-        stream.codec_context.thread_count = 2 if pixels > 16e6 else min(os.cpu_count() or 1, _MAX_THREADS)
+        stream.codec_context.thread_count = min(threads, 2 if pixels > 16e6 else _MAX_THREADS)
+        if fast:
+            stream.codec_context.options = {"skip_loop_filter": "all"}
         self._subtitles = text_track(container)
         self._read = [stream, *container.streams.audio, *([self._subtitles] if self._subtitles else [])]
         #: The rate as OpenCV's reader reports it, absurd or not, 0 if none: what PySceneDetect counts frames with.
@@ -135,6 +190,7 @@ class Media:
         self.fps = next((r for r in map(float, _rates(stream)) if _SANE_FPS[0] <= r <= _SANE_FPS[1]), 0.0)
         self.cues: list[Cue] = []
         self.corrupt_packets = 0
+        self._patched = False
         self.first_corrupt_s: float | None = None
         self.frames = 0
         self.start_s = self.end_s = self._last_s = 0.0
@@ -147,13 +203,14 @@ class Media:
 
         Raises:
           EncryptedVideo, UndecodableVideo: not one frame could be decoded.
+          Unsteady: after the last frame: something is broken, and there is more than one thread.
         """
         frames = self._frames()
         if not self.fps:
             first = [frame for frame, _ in zip(frames, range(_PEEK), strict=False)]
             self.fps = _rate_of([frame.time for frame in first if frame.time is not None])
             frames = _chain(first, frames)
-        reformatter = VideoReformatter()
+        reformatters = Reformatters()
         origin = Fraction(self._stream.start_time or 0) * self._stream.time_base
         step = 1 / self.fps
         shift = 0.0
@@ -169,14 +226,18 @@ class Media:
                 self._note_gap(time_s)
             else:
                 self.start_s = time_s
+            self._patched |= frame.is_corrupt
             turns = _quarter_turns(frame)
             duration_s = float(frame.duration * frame.time_base) if frame.duration else step
             self._last_s, self.end_s = time_s, time_s + duration_s
             if self._size is None:
                 self._size = _displayed_size(frame, self._stream, turns)
             since = None if exact is None else exact - origin
-            yield Picture(self.frames, time_s, duration_s, since, frame, reformatter, turns)
+            yield Picture(self.frames, time_s, duration_s, since, frame, reformatters, turns)
             self.frames += 1
+        broken = self._patched or self.corrupt_packets or not self.frames or self.damage()
+        if broken and self._threads > 1:
+            raise Unsteady
         if not self.frames:
             raise why_undecodable(self._path, self._stream, self.corrupt_packets)
 

@@ -92,8 +92,8 @@ class ReelWriter:
 
     def _flush(self) -> None:
         if self._rows:
-            rows = [dataclasses.asdict(row) for row in self._rows]
-            self._writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=SCHEMA))
+            columns = [pa.array([getattr(row, field.name) for row in self._rows], field.type) for field in SCHEMA]
+            self._writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=SCHEMA))
             self._rows = []
 
     def __enter__(self) -> Self:

@@ -10,72 +10,84 @@ the same source version and settings is used again without decoding.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
-from collections.abc import Callable
 from typing import Any
 
 from transforms.boundaries import ShotWindow
-from transforms.detection import CutDetector, SplittingConfig
-from transforms.media import open_media
+from transforms.detection import Progress, SplittingConfig
+from transforms.detectors import Found, cut_detector
+from transforms.media import Media, open_media, steadily
 from transforms.records import Cue, MediaFacts, Shot, Span, SplitVideo, Video
 from transforms.reel import Reel, ReelError, ReelWriter
 
-Progress = Callable[[int, float], None]
-
 
 def split_video(
-    path: str, reel_path: str, config: SplittingConfig, *, etag: str, progress: Progress = lambda frames, time_s: None
+    path: str,
+    reel_path: str,
+    config: SplittingConfig,
+    *,
+    etag: str,
+    threads: int | None = None,
+    progress: Progress = lambda frames, time_s: None,
 ) -> dict[str, Any]:
     """Decode a local video once; write its reel and return the summary.
 
     Args:
+      threads: of the decoder; as many as there are cores if None.
       progress: told the count of frames and the presentation time now and then.
 
     Raises:
       MediaError: there is no video to decode; no reel is left.
     """
     began = time.monotonic()
+
+    def split(threads: int) -> dict[str, Any]:
+        with (
+            open_media(path, fast=config.fast, threads=threads) as media,
+            ReelWriter(reel_path, etag=etag, settings=config.fingerprint()) as reel,
+        ):
+            summary = _split(media, reel, config, progress)
+            summary["decode_s"] = round(time.monotonic() - began, 3)
+            reel.finish(summary)
+        return summary
+
+    return steadily(split, threads)
+
+
+def _split(media: Media, reel: ReelWriter, config: SplittingConfig, progress: Progress) -> dict[str, Any]:
+    pictures = media.pictures()
+    first = next(pictures)
+    displayed = (media.facts().width, media.facts().height)
+    detector = cut_detector(config, media.nominal_rate, media.fps)
+    window = ShotWindow(config, media.fps, detector.delay_s, detector.delay_frames)
     shots: list[Shot] = []
-    with open_media(path) as media, ReelWriter(reel_path, etag=etag, settings=config.fingerprint()) as reel:
-        detector: CutDetector | None = None
-        window: ShotWindow | None = None
 
-        def write(end_s: float | None = None) -> None:
-            assert window is not None
-            for piece in window.settled(end_s):
-                shots.append(piece.shot)
-                for frame in piece.frames:
-                    reel.add(frame)
+    def write(found: Found, end_s: float | None = None) -> None:
+        cuts, scores = found
+        window.score(scores)
+        window.cut_at(cuts)
+        for piece in window.settled(end_s):
+            shots.append(piece.shot)
+            for frame in piece.frames:
+                reel.add(frame)
 
-        for picture in media.pictures():
-            if detector is None or window is None:
-                detector = CutDetector(config, media.nominal_rate, media.fps)
-                window = ShotWindow(config, media.fps, detector.delay_s)
-                facts = media.facts()
-            bgr = picture.bgr()
-            cuts, scores = detector.add(picture, bgr)
-            window.add(picture.index, picture.time_s, bgr, (facts.width, facts.height))
-            window.score(scores)
-            window.cut_at(cuts)
-            write()
-            progress(media.frames, picture.time_s)
-        if detector is not None and window is not None:
-            window.cut_at(detector.finish(picture))
-            write(media.end_s)
-        damage = media.damage()
-        summary = {
-            "media": dataclasses.asdict(media.facts()),
-            "frames": media.frames,
-            "shots": [dataclasses.asdict(shot) for shot in shots],
-            "embedded_cues": [dataclasses.asdict(cue) for cue in media.cues],
-            "damage": damage[0] if damage else None,
-            "damage_span": dataclasses.asdict(damage[1]) if damage and damage[1] else None,
-            "corrupt_packets": media.corrupt_packets,
-            "first_corrupt_s": media.first_corrupt_s,
-            "decode_s": round(time.monotonic() - began, 3),
-        }
-        reel.finish(summary)
-    return summary
+    for picture in itertools.chain([first], pictures):
+        window.add(picture, displayed)
+        write(detector.add(picture))
+        progress(media.frames, picture.time_s)
+    write(detector.finish(picture), media.end_s)
+    damage = media.damage()
+    return {
+        "media": dataclasses.asdict(media.facts()),
+        "frames": media.frames,
+        "shots": [dataclasses.asdict(shot) for shot in shots],
+        "embedded_cues": [dataclasses.asdict(cue) for cue in media.cues],
+        "damage": damage[0] if damage else None,
+        "damage_span": dataclasses.asdict(damage[1]) if damage and damage[1] else None,
+        "corrupt_packets": media.corrupt_packets,
+        "first_corrupt_s": media.first_corrupt_s,
+    }
 
 
 def split_of(video: Video, reel_path: str, summary: dict[str, Any]) -> SplitVideo:
