@@ -22,6 +22,8 @@ import yaml
 
 from model_handlers import catalogue
 from model_handlers.catalogue import Entry
+from model_handlers.perceptual_weights import digest, find_weights
+from model_handlers.vision import WeightsError
 from transforms.detection import SplittingConfig
 from transforms.stitching import StitchingConfig
 
@@ -71,6 +73,7 @@ class Config:
       splitting, stitching: the numbers of the splitter and of the stitching rules.
       embedder, teachers, selector: names of the catalogue.
       abstain_below: the selector abstains when its best score is lower; None: never.
+      lpips: the weights that Max Running LPIPS is measured with; None: it is not. lpips_sha256: of that file.
     """
 
     profile: str
@@ -81,6 +84,19 @@ class Config:
     teachers: tuple[Entry, ...]
     selector: Entry
     abstain_below: float | None
+    lpips: str | None = None
+    lpips_sha256: str = ""
+
+    @property
+    def measure(self) -> Entry | None:
+        """What measures each clip, if anything does."""
+        return catalogue.lpips(self.lpips, self.lpips_sha256) if self.lpips else None
+
+    @property
+    def models(self) -> tuple[Entry, ...]:
+        """Every model that a job loads, in the order of the recipe."""
+        measures = (self.measure,) if self.measure else ()
+        return (self.embedder, *measures, *self.teachers, self.selector)
 
     def fingerprints(self, etag: str, text_version: str) -> dict[str, str]:
         """What a video's rows depend on, stage by stage; a stage's fingerprint changes when any before it does.
@@ -91,7 +107,10 @@ class Config:
         split = fingerprint(etag, self.splitting.fingerprint())
         embed = fingerprint(split, _identity(self.embedder), dataclasses.asdict(self.stitching))
         captions = fingerprint(embed, text_version, [_identity(teacher) for teacher in self.teachers])
-        select = fingerprint(captions, _identity(self.selector), self.abstain_below)
+        # Only what is measured counts, so that datasets from before there were measures stay as they are. The weights'
+        # content does, not the place where they lie.
+        measured = [["max_running_lpips", self.lpips_sha256]] if self.lpips else []
+        select = fingerprint(captions, _identity(self.selector), self.abstain_below, *measured)
         return {"split": split, "embed": embed, "captions": captions, "select": select}
 
     def fingerprint(self) -> str:
@@ -109,6 +128,7 @@ class Config:
             "teachers": [teacher.name for teacher in self.teachers],
             "selector": self.selector.name,
             "abstain_below": self.abstain_below,
+            "measures": {"lpips": self.lpips, "sha256": self.lpips_sha256} if self.lpips else {},
             "fingerprint": self.fingerprint(),
         }
 
@@ -175,7 +195,7 @@ def _read_yaml(file: str) -> dict[str, Any]:
     return values
 
 
-_KEYS = ("summary", "splitting", "stitching", "embedder", "teachers", "selector", "abstain_below")
+_KEYS = ("summary", "splitting", "stitching", "embedder", "teachers", "selector", "abstain_below", "measures")
 
 
 def _build(name: str, values: Mapping[str, Any]) -> Config:
@@ -197,6 +217,7 @@ def _build(name: str, values: Mapping[str, Any]) -> Config:
         limits = embedder.thresholds
         if limits is None:
             raise ConfigError(f"the embedder {embedder.name} has no calibrated thresholds")
+        lpips = _weights(_section(values, "measures"))
         calibrated = {
             "transition_distance": limits.transition,
             "stitch_distance": limits.stitch,
@@ -212,9 +233,22 @@ def _build(name: str, values: Mapping[str, Any]) -> Config:
             teachers=tuple(catalogue.teacher(str(teacher)) for teacher in teachers),
             selector=selector,
             abstain_below=abstain_below,
+            lpips=lpips,
+            lpips_sha256=digest(find_weights(lpips)) if lpips else "",
         )
-    except (ValueError, TypeError) as error:
+    except WeightsError as error:
+        raise ConfigError(f"measures.lpips: {error}") from error
+    except (ValueError, TypeError, OSError) as error:
         raise ConfigError(str(error)) from error
+
+
+def _weights(measures: Mapping[str, Any]) -> str | None:
+    for key in measures:
+        _choose("measure", key, catalogue.MEASURES)
+    weights = measures.get("lpips")
+    if weights is not None and not (isinstance(weights, str) and weights):
+        raise ConfigError(f"measures.lpips must be a weights file, `hub` or null, not {weights!r}")
+    return weights
 
 
 def _section(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:

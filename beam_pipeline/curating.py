@@ -40,7 +40,7 @@ EMBEDDED_RUNNER = "FnApiRunner"
 LOCAL_RUNNERS = frozenset([None, "DirectRunner", EMBEDDED_RUNNER])
 
 #: The stage that a model's handler belongs to, by the place of its step in the recipe.
-STAGES = {"Embed shots": "embed", "Caption clips": "caption", "Judge captions": "score"}
+STAGES = {"Embed shots": "embed", "Measure clips": "measure", "Caption clips": "caption", "Judge captions": "score"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,10 +116,11 @@ def curate(inputs: Sequence[str], output: str, config: Config, options: CurateOp
     os.makedirs(output, exist_ok=True)
     run_id = new_run_id()
     with WriterLease(output, owner=run_id):
-        create_tables(output)
-        plan = left_to_do(found, output, config)
         how = {**dataclasses.asdict(options), "beam_flags": list(options.beam_flags)}
-        job = _Job(output, RunRecord.begin(output, run_id, config, inputs, how), found, plan, options, began)
+        # Before the tables, so that a run which is cut short while they are widened shows as unfinished.
+        record = RunRecord.begin(output, run_id, config, inputs, how)
+        create_tables(output)
+        job = _Job(output, record, found, left_to_do(found, output, config), options, began)
         try:
             job.run(config)
         except BaseException as error:

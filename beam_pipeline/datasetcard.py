@@ -45,6 +45,7 @@ class Figures:
     mean_clip_s: float | None
     mean_words: float | None
     mean_score: float | None
+    mean_lpips: float | None
     abstained: int
     rejected: Mapping[str, int]
     failures: int
@@ -55,7 +56,8 @@ def figures(dataset_dir: Directory) -> Figures:
     """Count a dataset, in memory that does not grow with its embeddings and candidates."""
     snapshot = Snapshot.open(dataset_dir)
     videos = snapshot.read("videos", ["status", "duration_s"])
-    clips = snapshot.read("clips", ["duration_s", "caption", "teacher", "matching_score", "abstained"])
+    columns = ["duration_s", "caption", "teacher", "matching_score", "abstained", "max_running_lpips"]
+    clips = snapshot.read("clips", columns)
     words = pc.count_substring_regex(clips["caption"], r"\S+")
     return Figures(
         videos=_counted(videos["status"].to_pylist()),
@@ -65,6 +67,7 @@ def figures(dataset_dir: Directory) -> Figures:
         mean_clip_s=pc.mean(clips["duration_s"]).as_py(),
         mean_words=pc.mean(words).as_py(),
         mean_score=pc.mean(clips["matching_score"]).as_py(),
+        mean_lpips=pc.mean(clips["max_running_lpips"]).as_py(),
         abstained=pc.sum(clips["abstained"]).as_py() or 0,
         rejected=_counted(snapshot.read("rejected", ["stage"])["stage"].to_pylist()),
         failures=snapshot.read("failures", ["stage"]).num_rows,
@@ -158,6 +161,8 @@ def _figure_rows(found: Figures) -> Iterator[tuple[str, str]]:
         ("mean matching score", found.mean_score, ""),
     ):
         yield name, "none" if mean is None else f"{mean:.2f}{unit}"
+    if found.mean_lpips is not None:
+        yield "mean Max Running LPIPS", f"{found.mean_lpips:.3f}"
     yield "clips for which the selector abstained", str(found.abstained)
     for teacher, number in found.chosen.items():
         yield f"chosen captions of {teacher}", f"{number} ({number / found.clips:.0%})"
@@ -174,6 +179,7 @@ def _making(run: Mapping[str, Any]) -> Iterator[str]:
     yield f"Profile `{_plain(config.get('profile'))}`, splitting rules `{_plain(config.get('rules'))}`.\n"
     models = run.get("models") or []
     roles = {config.get("embedder"): "embedder", config.get("selector"): "selector"}
+    roles |= dict.fromkeys(config.get("measures") or {}, "measure")
     rows = [
         (
             *(_plain(model.get(key)) for key in ("name", "model", "revision", "licence")),

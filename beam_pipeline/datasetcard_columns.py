@@ -35,7 +35,9 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "shots": "the shots that the clip was stitched from",
         "run_id": _RUN,
         "fingerprint": "of the source's version and of all that shaped this row",
-        "schema_version": "of this table's columns",
+        "schema_version": "of this table's columns; those added at the end later don't change it",
+        "max_running_lpips": "Max Running LPIPS: the greatest change between key frames at 1 fps, 0 for none; null if "
+        "it was not measured or there is but one frame",
     },
     "videos": {
         "": "One row a source video: what became of it.",

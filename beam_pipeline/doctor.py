@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from beam_pipeline.config import Config
+    from model_handlers.catalogue import Entry
 
 State = Literal["ok", "warn", "fail"]
 
@@ -37,6 +37,7 @@ MODULES = {
         "torchvision",
         "transformers",
         "safetensors",
+        "lpips",
         "scipy",
     ),
     "gcp": ("google.cloud.storage", "apache_beam"),
@@ -167,14 +168,19 @@ def check_models(profile: str | None, config_file: str | None) -> Iterator[Check
     try:
         config = load_config(profile, config_file)
     except ConfigError as error:
-        yield Check("configuration", "fail", str(error), "reelscribe profiles   # lists what can be chosen")
+        fix = "reelscribe profiles   # lists what can be chosen"
+        if str(error).startswith("measures.lpips"):
+            fix = "name the weights' file in the configuration: measures: {lpips: FILE.safetensors}"
+        yield Check("configuration", "fail", str(error), fix)
         return
     yield Check("configuration", "ok", config.profile)
-    yield from _load_each(config)
+    yield from _load_each(config.models)
 
 
-def _load_each(config: Config) -> Iterator[Check]:
-    for entry in (config.embedder, *config.teachers, config.selector):
+def _load_each(models: Iterable[Entry]) -> Iterator[Check]:
+    from model_handlers.vision import WeightsError
+
+    for entry in models:
         try:
             entry.build().load_model()
         except Exception as error:
@@ -182,6 +188,8 @@ def _load_each(config: Config) -> Iterator[Check]:
             fix = "pip install --force-reinstall 'reelscribe[local]'"
             if "torchvision::nms" in str(error):
                 fix = "pip install --force-reinstall -c constraints.txt torch torchvision   # they are built as a pair"
+            elif entry.name == "lpips" and isinstance(error, WeightsError):
+                fix = "name other weights, or none, in the configuration: measures: {lpips: FILE.safetensors}"
             yield Check(f"model {entry.name}", "fail", f"{type(error).__name__}: {error}", fix)
         else:
             yield Check(f"model {entry.name}", "ok", f"loads: {entry.model}, {entry.revision}; licence {entry.licence}")

@@ -19,6 +19,8 @@ def profiles_text() -> str:
         lines += _wrapped("teachers " + ", ".join(teacher.name for teacher in config.teachers))
     lines += ["\nSPLITTING RULES (--splitting)"]
     lines += [f"\n{name}: {rules.summary}" for name, rules in RULES.items()]
+    lines += ["\nMEASURES (measures: {NAME: WEIGHTS} in --config FILE.yaml)"]
+    lines += [f"\n{name}: {summary}" for name, summary in catalogue.MEASURES.items()]
     return "\n".join(lines)
 
 

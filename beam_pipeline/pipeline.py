@@ -20,6 +20,7 @@ from model_handlers.catalogue import Entry
 from transforms.captioning import CaptionClips, Teacher
 from transforms.committing import CommitVideos
 from transforms.embedding import EmbedShots
+from transforms.measuring import MeasureClips
 from transforms.reading import ReadVideos, Source
 from transforms.records import SplitVideo, Video
 from transforms.rows import AssembleVideos, FailVideos, count_rows
@@ -51,8 +52,9 @@ class CurateVideos(beam.PTransform):
         clips = events | "Clips" >> beam.FlatMap(lambda stitched: stitched.clips)
         captioned = clips | "Caption clips" >> CaptionClips([teacher_of(entry) for entry in config.teachers])
         judged = captioned | "Judge captions" >> JudgeCaptions(config.selector.build(), config.abstain_below)
+        measured = [clips | "Measure clips" >> MeasureClips(config.measure.build())] if config.measure else []
 
-        finished = (events, judged) | "Assemble videos" >> AssembleVideos(run_id, versions)
+        finished = (events, judged, *measured) | "Assemble videos" >> AssembleVideos(run_id, versions)
         failed = (read.failed, split.failed) | beam.Flatten() | "Fail videos" >> FailVideos(run_id, versions)
         rows = (finished, failed) | "All videos" >> beam.Flatten() | "Count" >> beam.Map(count_rows)
         return rows | "Commit" >> CommitVideos(self.output, run_id)

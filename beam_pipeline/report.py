@@ -135,6 +135,8 @@ def _figures(values: dict[str, np.ndarray]) -> list[dict[str, Any]]:
         ("words", "Words in the chosen caption", "", True),
         ("score", "Matching score of the chosen caption", "", False),
         ("margin", "Margin to the runner-up", "", False),
+        # Most datasets have none: weights for it must be brought along.
+        *([("lpips", "Max Running LPIPS", "", False)] if len(values["lpips"]) else []),
     )
     return [
         {

@@ -20,11 +20,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from transforms.schemas import MEASURE_STAGE
 from transforms.tables import Snapshot
 
 CLIP_COLUMNS = [
     *("clip_id", "video_id", "uri", "title", "start_s", "end_s", "duration_s", "width", "height"),
-    *("caption", "teacher", "matching_score", "margin", "abstained", "captions", "subtitles"),
+    *("caption", "teacher", "matching_score", "margin", "abstained", "captions", "subtitles", "max_running_lpips"),
 ]
 VIDEO_COLUMNS = [
     *("video_id", "uri", "title", "duration_s", "width", "height", "fps", "codec", "size_bytes"),
@@ -127,10 +128,10 @@ def spans_by_video(tables: Tables, video_ids: list[str]) -> dict[str, list[tuple
     """For each video its (kind, start_s, end_s): rejected, accepted, failed, in the order of painting."""
     wanted = pa.array(video_ids, pa.string())
     spans: dict[str, list[tuple[str, float, float]]] = collections.defaultdict(list)
-    # A teacher's failure costs a caption, not the span, so only letters without a teacher mark one as failed.
-    lost = tables.failures.filter(
-        pc.and_(pc.is_null(tables.failures["teacher"]), pc.is_valid(tables.failures["start_s"]))
-    )
+    # A teacher's failure costs a caption and a measurement's a number, so only other letters mark a span as failed.
+    letters = tables.failures
+    costly = pc.and_(pc.is_null(letters["teacher"]), pc.not_equal(letters["stage"], MEASURE_STAGE))
+    lost = letters.filter(pc.and_(costly, pc.is_valid(letters["start_s"])))
     for kind, table in (("rejected", tables.rejected), ("accepted", tables.clips), ("failed", lost)):
         rows = table.filter(pc.is_in(table["video_id"], wanted)).select(["video_id", "start_s", "end_s"])
         for row in rows.to_pylist():

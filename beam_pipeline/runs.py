@@ -55,7 +55,7 @@ class RunRecord:
         versions = {name: _version(name) for name in VERSIONED}
         models = [
             {"name": entry.name, "model": entry.model, "revision": entry.revision, "licence": entry.licence}
-            for entry in (config.embedder, *config.teachers, config.selector)
+            for entry in config.models
         ]
         record = cls(
             directory,

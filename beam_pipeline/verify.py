@@ -25,7 +25,7 @@ from beam_pipeline.verify_runs import RunRecord, check_runs, needing_reels, read
 from beam_pipeline.verify_spans import VideoSpans, check_clip, check_tiling, group_spans
 from transforms.lease import read_lease
 from transforms.reel import Reel, ReelError
-from transforms.schemas import SAFE_ID, STATUSES, TABLES
+from transforms.schemas import SAFE_ID, STATUSES, TABLES, earlier_schemas
 from transforms.tables import Directory, Snapshot, scan_files, table_uri
 
 #: Of a dataset that is badly wrong the first breaches tell as much as the millionth.
@@ -114,7 +114,7 @@ class _Auditor:
         self._counts["runs"] = len(runs)
 
     def _files(self) -> Iterator[str]:
-        """Every file of the tables can be read and has its table's columns."""
+        """Every file of the tables can be read and has its table's columns, now or before some were added."""
         for name, schema in TABLES.items():
             for path in self._snapshot.files[name]:
                 yield from _check_file(path, schema, name)
@@ -203,7 +203,7 @@ def _check_file(path: str, schema: pa.Schema, name: str) -> Iterator[str]:
     except (OSError, pa.ArrowException) as error:
         yield f"{name}: {os.path.basename(path)} can't be read: {error}"
         return
-    if not columns.equals(schema):
+    if not any(columns.equals(known) for known in (schema, *earlier_schemas(name))):
         wrong = [field.name for field in columns if field.name not in schema.names or schema.field(field.name) != field]
         yield f"{name}: {os.path.basename(path)} has not the table's columns and types: {', '.join(wrong) or 'order'}"
 

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from transforms.schemas import spares_the_span
 from transforms.tables import Snapshot
 
 #: Times agree when they are within this of each other.
@@ -23,13 +24,18 @@ Spans = list[tuple[float, float]]
 
 @dataclasses.dataclass
 class VideoSpans:
-    """The spans of one video. `failed`: those that a failure other than one teacher's lost."""
+    """The spans of one video.
+
+    Attributes:
+      failed: those that a failure lost. costly: dead letters of the video or its spans, neither one teacher's nor a
+        measurement's.
+    """
 
     accepted: Spans = dataclasses.field(default_factory=list)
     rejected: Spans = dataclasses.field(default_factory=list)
     failed: Spans = dataclasses.field(default_factory=list)
     n_failures: int = 0
-    teacherless: int = 0
+    costly: int = 0
 
     def check_status(self, row: Mapping[str, Any]) -> Iterator[str]:
         video_id, status = row["video_id"], row["status"]
@@ -37,9 +43,9 @@ class VideoSpans:
             yield f"{video_id}: it failed, yet it has {len(self.accepted)} clips"
         if status == "failed" and not self.n_failures:
             yield f"{video_id}: it failed, and no dead letter says why"
-        if status == "ok" and self.teacherless:
-            yield f"{video_id}: status ok, yet {self.teacherless} dead letters are of the video or of its spans"
-        if status == "partial" and not self.teacherless:
+        if status == "ok" and self.costly:
+            yield f"{video_id}: status ok, yet {self.costly} dead letters are of the video or of its spans"
+        if status == "partial" and not self.costly:
             yield f"{video_id}: status partial, and no dead letter says what is missing"
         if status not in ("ok", "partial", "failed"):
             yield f"{video_id}: its status is {status!r}"
@@ -61,9 +67,9 @@ def group_spans(snapshot: Snapshot) -> dict[str, VideoSpans]:
         for row in batch.to_pylist():
             video = videos.setdefault(row["video_id"], VideoSpans())
             video.n_failures += 1
-            if row["teacher"] is not None:
+            if spares_the_span(row["stage"], row["teacher"]):
                 continue
-            video.teacherless += 1
+            video.costly += 1
             has_span = row["start_s"] is not None and row["end_s"] is not None
             loses = row["clip_id"] is not None or row["stage"] in _LOSING_STAGES
             # A clip that stands all the same lost nothing; two letters of one span lost it once.
@@ -142,6 +148,9 @@ def check_clip(clip: Mapping[str, Any]) -> Iterator[str]:
         yield f"{clip_id}: its caption is none of {clip['teacher']}'s candidates"
     if clip["margin"] is not None and not clip["margin"] >= 0:
         yield f"{clip_id}: its margin is {clip['margin']}, so another candidate was better"
+    change = clip["max_running_lpips"]
+    if change is not None and not (math.isfinite(change) and change >= 0):
+        yield f"{clip_id}: its max_running_lpips is {change}, which no distance can be"
 
 
 def _seconds(timecode: str) -> float | None:

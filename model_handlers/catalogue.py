@@ -1,4 +1,4 @@
-"""The catalogue: every embedder, teacher and selector by name, with what a user should know before choosing it.
+"""The catalogue: every embedder, teacher, selector and measure by name, with what to know before choosing it.
 
     catalogue.teacher("lite-frame").build()
 
@@ -13,7 +13,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from model_handlers import embedders, selection, sentences, teachers, vision
+from model_handlers import embedders, perceptual, selection, sentences, teachers, vision
 from model_handlers.base import ElementwiseHandler
 
 Inputs = Literal["V", "V-S", "V-M", "V-S-M", "S-M"]
@@ -90,6 +90,27 @@ def selector(name: str) -> Entry:
     """The selector called `name`; `ValueError` with the nearest right name when there is none."""
     return look_up("selector", SELECTORS, name)
 
+
+def lpips(weights: str, sha256: str) -> Entry:
+    """LPIPS with weights of the user's, as no package carries them.
+
+    Args:
+      weights: the file's path, or `hub`. sha256: of that file.
+    """
+    return Entry(
+        name="lpips",
+        model="LPIPS v0.1",
+        revision=f"sha256 {sha256[:12]}",
+        licence="BSD-2-Clause (heads), BSD-3-Clause (trunk)",
+        summary=MEASURES["lpips"],
+        factory=functools.partial(perceptual.LpipsMeasurer, "lpips", weights, sha256),
+    )
+
+
+#: What can be measured of each clip, beside its captions.
+MEASURES = {
+    "lpips": "Max Running LPIPS: the greatest change between key frames at 1 fps; the smaller, the more of a piece"
+}
 
 _VISION = vision.MODEL
 _BOTH = f"{vision.MODEL} + {sentences.MODEL}"

@@ -48,6 +48,7 @@ def clip_row(video_id: str, run_id: str, start_s: float, end_s: float, caption: 
         "run_id": run_id,
         "fingerprint": "f",
         "schema_version": 1,
+        "max_running_lpips": None,
     }
 
 

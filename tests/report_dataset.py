@@ -61,6 +61,7 @@ def clip(video_id: str, start_s: float, end_s: float, candidates: list[Row], **m
         "run_id": RUN,
         "fingerprint": "f",
         "schema_version": 1,
+        "max_running_lpips": None,
     } | more
 
 

@@ -70,6 +70,7 @@ def test_figures_are_those_of_the_rows(directory):
         mean_clip_s=8.0,
         mean_words=3.0,
         mean_score=0.75,
+        mean_lpips=None,
         abstained=0,
         rejected={"trim": 6},
         failures=3,

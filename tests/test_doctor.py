@@ -97,7 +97,7 @@ class _Broken(ElementwiseHandler):
 )
 def test_a_model_that_does_not_load_is_a_finding_with_its_fix(message, fix):
     entry = Entry("broken", "m", "1", "MIT", "breaks", lambda: _Broken(message))
-    found = list(doctor._load_each(types.SimpleNamespace(embedder=entry, teachers=(), selector=entry)))
+    found = list(doctor._load_each([entry, entry]))
     assert [(check.name, check.state, check.what) for check in found] == [
         ("model broken", "fail", f"RuntimeError: {message}")
     ] * 2

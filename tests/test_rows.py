@@ -95,6 +95,7 @@ def test_a_clip_becomes_the_row_that_the_contract_names():
             "run_id": "run",
             "fingerprint": "x",
             "schema_version": 1,
+            "max_running_lpips": None,
         },
     )
     assert rows_to_table(rows.clips, CLIPS).num_rows == 1

@@ -2,13 +2,15 @@ import threading
 
 import pyarrow as pa
 import pyarrow.dataset as pa_dataset
+import pyarrow.parquet as pq
 import pytest
 from dataset_rows import FAILED_AT, clip_row, failed_rows, failure_row, rejected_row, video_rows
 from deltalake import DeltaTable
 
+from beam_pipeline.verify import audit
 from transforms.committing import Committer, finalise
 from transforms.lease import WriterLease
-from transforms.schemas import STATISTICS
+from transforms.schemas import STATISTICS, VideoRows, earlier_schemas
 from transforms.tables import (
     CLIPS,
     FAILURES,
@@ -33,7 +35,8 @@ STRUCT = pa.struct(
 )
 CONTRACT = {
     "clips": "clip_id video_id uri title start_s end_s duration_s timestamp width height fps caption teacher "
-    "matching_score margin abstained captions subtitles embedding shots run_id fingerprint schema_version",
+    "matching_score margin abstained captions subtitles embedding shots run_id fingerprint schema_version "
+    "max_running_lpips",
     "videos": "video_id uri title description size_bytes etag duration_s width height fps codec n_shots n_clips "
     "n_rejected n_failures status fingerprints run_id",
     "rejected": "video_id start_s end_s stage reason value threshold run_id",
@@ -54,7 +57,8 @@ def test_types_are_those_of_the_contract():
     assert (types["start_s"], types["width"], types["margin"]) == (pa.float64(), pa.int32(), pa.float32())
     assert FAILURES.field("failed_at").type == pa.timestamp("us", "UTC")
     assert VIDEOS.field("size_bytes").type == pa.int64()
-    assert [field.name for field in CLIPS if field.nullable] == ["title", "matching_score", "margin", "subtitles"]
+    nullable = ["title", "matching_score", "margin", "subtitles", "max_running_lpips"]
+    assert [field.name for field in CLIPS if field.nullable] == nullable
     assert [field.name for field in REJECTED if field.nullable] == ["value", "threshold"]
     assert [field.name for field in FAILURES if field.nullable] == ["clip_id", "teacher", "start_s", "end_s"]
 
@@ -111,6 +115,83 @@ def test_racing_creators_make_one_set_of_tables(tmp_path):
     assert errors == []
     create_tables(tmp_path / "d")
     assert {name: read_table(tmp_path / "d", name).num_rows for name in TABLES} == dict.fromkeys(TABLES, 0)
+
+
+def without_added_columns(rows: VideoRows) -> VideoRows:
+    """The same rows as the first release made them."""
+    clips = tuple({key: value for key, value in clip.items() if key != "max_running_lpips"} for clip in rows.clips)
+    return VideoRows(rows.video_id, rows.video, clips, rows.rejected, rows.failures)
+
+
+def measured(rows: VideoRows) -> VideoRows:
+    clips = tuple({**clip, "max_running_lpips": 0.25} for clip in rows.clips)
+    return VideoRows(rows.video_id, rows.video, clips, rows.rejected, rows.failures)
+
+
+@pytest.fixture
+def released(tmp_path):
+    """A dataset of the first release: written by this code, with the schema that `clips` had then."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(TABLES, "clips", earlier_schemas("clips")[0])
+        committer = Committer(tmp_path / "set")
+        committer.commit([without_added_columns(video_rows("a")), without_added_columns(video_rows("b"))])
+        committer.commit([without_added_columns(video_rows("c", n_clips=1))])
+        with WriterLease(tmp_path / "set", "r1"):
+            finalise(tmp_path / "set", target_bytes=1)
+    files = list((tmp_path / "set" / "clips").glob("*.parquet"))
+    assert [pq.read_schema(path).names[-1] for path in files] == ["schema_version"] * 2
+    return tmp_path / "set"
+
+
+def test_a_dataset_from_before_a_column_was_added_reads_with_nulls_and_verifies(released):
+    version = DeltaTable(table_uri(released, "clips")).version()
+    assert earlier_schemas("clips") == [pa.schema(list(CLIPS)[:-1])]
+    clips = read_table(released, "clips")
+    assert clips.schema.equals(CLIPS)
+    assert clips["max_running_lpips"].to_pylist() == [None] * 5
+    assert audit(released).breaches == []
+    assert DeltaTable(table_uri(released, "clips")).version() == version, "reading changes nothing"
+
+
+def test_a_dataset_from_before_a_column_was_added_is_continued(released):
+    old = sorted(pa_dataset.dataset(released / "clips").to_table().to_pylist(), key=lambda row: row["clip_id"])
+    settings = DeltaTable(table_uri(released, "clips")).metadata().configuration
+    with WriterLease(released, "r2"):
+        Committer(released).commit([measured(video_rows("d", "r2")), measured(video_rows("a", "r2", n_clips=1))])
+        finalise(released, target_bytes=1)
+    assert audit(released).breaches == []
+    # Every file by itself: whoever reads the folder may take the columns of any one of them for all.
+    for path in (released / "clips").glob("*.parquet"):
+        assert pq.read_schema(path).equals(CLIPS)
+    plain = pa_dataset.dataset(released / "clips").to_table().to_pylist()
+    assert {row["clip_id"]: row["max_running_lpips"] for row in plain} == {
+        "a_1000_9000": 0.25, "b_1000_9000": None, "b_11000_19000": None, "c_1000_9000": None,
+        "d_1000_9000": 0.25, "d_11000_19000": 0.25,
+    }  # fmt: skip
+    kept = sorted((row for row in plain if row["run_id"] == "r1"), key=lambda row: row["clip_id"])
+    assert kept == [{**row, "max_running_lpips": None} for row in old if row["video_id"] != "a"]
+    assert DeltaTable(table_uri(released, "clips")).metadata().configuration == settings
+
+
+def test_racing_writers_add_a_column_once(released):
+    started, errors = threading.Barrier(4), []
+
+    def create():
+        started.wait()
+        try:
+            create_tables(released)
+        except Exception as error:
+            errors.append(error)
+
+    version = DeltaTable(table_uri(released, "clips")).version()
+    threads = [threading.Thread(target=create) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert DeltaTable(table_uri(released, "clips")).version() == version + 1
+    assert read_table(released, "clips").num_rows == 5
 
 
 def test_a_table_with_other_columns_is_refused(tmp_path):

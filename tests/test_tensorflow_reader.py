@@ -95,6 +95,7 @@ def _clip(number: int) -> dict:
         "run_id": "run",
         "fingerprint": "f",
         "schema_version": 1,
+        "max_running_lpips": None,
     }
 
 

@@ -258,6 +258,20 @@ class JudgedClip:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Measurement:
+    """What was measured within one clip, beside its captions.
+
+    `max_running_lpips` is None where the clip has nothing to compare, and where measuring failed: then `dead_letter`
+    says why. It costs the clip that number and nothing else.
+    """
+
+    video_id: str
+    clip_id: str
+    max_running_lpips: float | None
+    dead_letter: DeadLetter | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class EmbedRequest:
     """Ask an embedder for the unit vectors of a shot's two boundary frames; answered by `(first, last)`."""
 

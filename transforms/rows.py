@@ -1,6 +1,6 @@
 """Bring the clips of a video together and write its rows as the tables want them.
 
-    (stitched, judged) | AssembleVideos(run)     # -> VideoRows, one a video, ready to be committed
+    (stitched, judged, measured) | AssembleVideos(run)     # -> VideoRows, one a video, ready to be committed
 
 Every video leaves here as rows, be it one row that says why it failed.
 """
@@ -15,6 +15,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
+from transforms import measuring
 from transforms.joining import JoinByCount, Joined, Part, Whole
 from transforms.records import (
     Clip,
@@ -22,13 +23,14 @@ from transforms.records import (
     FailedVideo,
     Failure,
     JudgedClip,
+    Measurement,
     RejectedSpan,
     SplitVideo,
     StitchedVideo,
     Vector,
     Video,
 )
-from transforms.schemas import SCHEMA_VERSION, VideoRows
+from transforms.schemas import SCHEMA_VERSION, VideoRows, spares_the_span
 
 COUNTS = "reelscribe/rows"
 LOST = Failure("LostResult", "the clip got lost between captioning and writing", "")
@@ -47,7 +49,9 @@ def timecode(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{ms // 1000:02d}.{ms % 1000:03d}"
 
 
-def clip_row(judged: JudgedClip, embedding: Vector, run_id: str, fingerprint: str) -> dict[str, Any]:
+def clip_row(
+    judged: JudgedClip, embedding: Vector, run_id: str, fingerprint: str, measurement: Measurement | None = None
+) -> dict[str, Any]:
     """The `clips` row of a clip whose caption was chosen."""
     clip, captioned = judged.captioned.clip, judged.captioned
     assert judged.chosen is not None, "a failed clip has no row"
@@ -87,6 +91,7 @@ def clip_row(judged: JudgedClip, embedding: Vector, run_id: str, fingerprint: st
         "run_id": run_id,
         "fingerprint": fingerprint,
         "schema_version": SCHEMA_VERSION,
+        "max_running_lpips": measurement.max_running_lpips if measurement else None,
     }
 
 
@@ -131,15 +136,23 @@ def damage_letter(split: SplitVideo) -> DeadLetter:
 
 
 def video_rows(
-    stitched: StitchedVideo, judged: Iterable[JudgedClip], run_id: str, fingerprints: Fingerprints
+    stitched: StitchedVideo,
+    judged: Iterable[JudgedClip],
+    run_id: str,
+    fingerprints: Fingerprints,
+    measured: Iterable[Measurement] | None = None,
 ) -> VideoRows:
     """All rows of a video that was split.
 
     The video is 'ok', 'partial' when part of it could not be read or decoded or a span failed, 'failed' when spans
-    failed and no clip stands. A teacher that fails changes nothing.
+    failed and no clip stands. A teacher or a measurement that fails changes nothing.
+
+    Args:
+      measured: one a clip, None where nothing is measured.
     """
     split, video = stitched.split, stitched.split.video
     by_clip = {found.captioned.clip.clip_id: found for found in judged}
+    measurements = None if measured is None else {found.clip_id: found for found in measured}
     clips: list[dict[str, Any]] = []
     letters: list[DeadLetter] = [*video.text_failures, *stitched.dead_letters]
     if split.damage:
@@ -150,11 +163,15 @@ def video_rows(
             letters.append(_lost(clip))
             continue
         letters += found.dead_letters
+        measurement = None
+        if measurements is not None:
+            measurement = measurements.get(clip.clip_id) or measuring.failed(clip, measuring.LOST)
+            letters += [measurement.dead_letter] if measurement.dead_letter else []
         if found.chosen is not None:
-            clips.append(clip_row(found, embedding, run_id, fingerprints["select"]))
-    failed_spans = any(letter.teacher is None and letter.stage not in ("read", "split") for letter in letters)
-    lost_parts = any(letter.teacher is None for letter in letters)
-    status = "failed" if failed_spans and not clips else "partial" if lost_parts else "ok"
+            clips.append(clip_row(found, embedding, run_id, fingerprints["select"], measurement))
+    costly = [letter for letter in letters if not spares_the_span(letter.stage, letter.teacher)]
+    failed_spans = any(letter.stage not in ("read", "split") for letter in costly)
+    status = "failed" if failed_spans and not clips else "partial" if costly else "ok"
     return VideoRows(
         video_id=video.video_id,
         video={
@@ -209,9 +226,10 @@ def _lost(clip: Clip) -> DeadLetter:
 
 @dataclasses.dataclass
 class AssembleVideos(beam.PTransform):
-    """Bring each video's judged clips together and make its rows.
+    """Bring each video's judged clips together, with what was measured of them, and make its rows.
 
-    A pair of PCollections in, StitchedVideo and JudgedClip; one VideoRows out a stitched video; bounded or unbounded.
+    PCollections of StitchedVideo, JudgedClip and, if clips are measured, Measurement in; one VideoRows out a stitched
+    video; bounded or unbounded.
 
     Args:
       run_id: goes into every row.
@@ -221,16 +239,21 @@ class AssembleVideos(beam.PTransform):
     run_id: str
     fingerprints: Callable[[Video], Fingerprints]
 
-    def expand(self, parts: tuple[beam.PCollection, beam.PCollection]) -> beam.PCollection[VideoRows]:
-        stitched, judged = parts
+    def expand(self, parts: tuple[beam.PCollection, ...]) -> beam.PCollection[VideoRows]:
+        stitched, judged, *measured = parts
+        kinds = 1 + len(measured)
         wholes = stitched | "Wholes" >> beam.Map(lambda video: (video.split.video.video_id, Whole(video)))
         clips = judged | "Parts" >> beam.Map(lambda clip: (clip.captioned.clip.video_id, Part(clip)))
-        joined = (wholes, clips) | beam.Flatten() | "Join" >> JoinByCount("clips", lambda video: len(video.clips))
-        return joined | "Rows" >> beam.Map(_assemble, self.run_id, self.fingerprints)
+        numbers = [one | "Measured" >> beam.Map(lambda found: (found.video_id, Part(found))) for one in measured]
+        keyed = (wholes, clips, *numbers) | beam.Flatten()
+        joined = keyed | "Join" >> JoinByCount("clips", lambda video: kinds * len(video.clips))
+        return joined | "Rows" >> beam.Map(_assemble, self.run_id, self.fingerprints, bool(measured))
 
 
-def _assemble(joined: Joined, run_id: str, fingerprints: Callable[[Video], Fingerprints]) -> VideoRows:
-    return video_rows(joined.whole, joined.parts, run_id, fingerprints(joined.whole.split.video))
+def _assemble(joined: Joined, run_id: str, fingerprints: Callable[[Video], Fingerprints], measures: bool) -> VideoRows:
+    judged = [part for part in joined.parts if isinstance(part, JudgedClip)]
+    measured = [part for part in joined.parts if isinstance(part, Measurement)] if measures else None
+    return video_rows(joined.whole, judged, run_id, fingerprints(joined.whole.split.video), measured)
 
 
 @dataclasses.dataclass

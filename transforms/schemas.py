@@ -4,8 +4,11 @@
 
 `clips`, `videos`, `rejected` and `failures` are Delta Lake tables under the dataset's directory. A `?` in the contract
 is a nullable column here, and so are those columns of `videos` that nobody knows of a video that could not be opened,
-or that its uploader left out; fields inside lists and structs are nullable, as Arrow's own default is. Columns that
-come later are added at the end, nullable.
+or that its uploader left out; fields inside lists and structs are nullable, as Arrow's own default is.
+
+Columns that come later are added at the end, nullable, and named in `ADDED`: a dataset that was made before them is
+widened by its next writer and reads with nulls until then. `schema_version` counts the changes that such a reader or
+writer could not live with, so it stays as it is.
 """
 
 from __future__ import annotations
@@ -20,6 +23,9 @@ import pyarrow as pa
 SCHEMA_VERSION = 1
 
 SAFE_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+
+#: The stage whose dead letter costs a clip one number, as one that names a teacher costs it one caption.
+MEASURE_STAGE = "measure"
 
 #: What `videos.status` may say.
 STATUSES = ("ok", "partial", "failed")
@@ -66,8 +72,9 @@ CLIPS = _schema(
         ("run_id", pa.string()),
         ("fingerprint", pa.string()),
         ("schema_version", pa.int32()),
+        ("max_running_lpips", pa.float32()),
     ],
-    nullable=frozenset({"title", "matching_score", "margin", "subtitles"}),
+    nullable=frozenset({"title", "matching_score", "margin", "subtitles", "max_running_lpips"}),
 )
 
 VIDEOS = _schema(
@@ -130,6 +137,9 @@ FAILURES = _schema(
 #: In the order in which a video enters them: `videos` last, it is the point of commit.
 TABLES: Mapping[str, pa.Schema] = {"clips": CLIPS, "rejected": REJECTED, "failures": FAILURES, "videos": VIDEOS}
 
+#: Columns that came after the first release, in order; files from before end without some of them.
+ADDED: Mapping[str, tuple[str, ...]] = {"clips": ("max_running_lpips",)}
+
 #: The log keeps the least and the greatest value of these columns; never of titles or captions, which are other
 #: people's words and would outlive their removal there.
 STATISTICS: Mapping[str, tuple[str, ...]] = {
@@ -142,6 +152,17 @@ STATISTICS: Mapping[str, tuple[str, ...]] = {
 
 class RowError(ValueError):
     """Rows that do not fit their table: a fault of the code that made them, never of a video."""
+
+
+def earlier_schemas(name: str) -> list[pa.Schema]:
+    """The schemas that a table had before, the latest first: without the last of its added columns, the last two ..."""
+    schema, count = TABLES[name], len(ADDED.get(name, ()))
+    return [pa.schema(list(schema)[: len(schema) - left_out]) for left_out in range(1, count + 1)]
+
+
+def spares_the_span(stage: str, teacher: str | None) -> bool:
+    """Whether a dead letter costs no part of its video: it is of one teacher's caption, or of a measurement."""
+    return teacher is not None or stage == MEASURE_STAGE
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

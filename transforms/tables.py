@@ -12,19 +12,36 @@ from __future__ import annotations
 import dataclasses
 import os
 import random
-import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pa_dataset
-import pyarrow.fs as pa_fs
-from deltalake import DeltaTable, WriterProperties
+from deltalake import DeltaTable, write_deltalake
 from deltalake import Schema as DeltaSchema
 from deltalake.exceptions import DeltaError
 
-from transforms.schemas import CLIPS, FAILURES, REJECTED, STATISTICS, TABLES, VIDEOS, RowError, VideoRows, rows_to_table
+from transforms.parquet_files import (
+    Directory,
+    file_system,
+    pair_keys,
+    scan_files,
+    table_files,
+    table_uri,
+    writer_properties,
+)
+from transforms.schemas import (
+    CLIPS,
+    FAILURES,
+    REJECTED,
+    STATISTICS,
+    TABLES,
+    VIDEOS,
+    RowError,
+    VideoRows,
+    earlier_schemas,
+    rows_to_table,
+)
 
 __all__ = [
     "CLIPS",
@@ -33,52 +50,29 @@ __all__ = [
     "TABLES",
     "VIDEOS",
     "CurrentVideo",
+    "Directory",
     "RowError",
     "Snapshot",
     "VideoRows",
     "create_tables",
     "current_videos",
+    "file_system",
+    "pair_keys",
     "read_table",
     "rows_to_table",
+    "scan_files",
     "scan_table",
+    "table_files",
+    "table_uri",
+    "writer_properties",
 ]
 
 #: How often a reader looks again when a writer published a video, or removed a file, while it was opening the tables.
 _LOOKS = 50
 
-_BAD_IN_PATHS = re.compile(r"[%\[\]^|\\\x00-\x1f\x7f]")
-
-Directory = str | os.PathLike[str]
-
 
 class NoDataset(ValueError):
     """There is no dataset, or only part of one."""
-
-
-def table_uri(dataset_dir: Directory, name: str) -> str:
-    """Where the table stands.
-
-    Raises:
-      ValueError: the directory's path holds a character that deltalake panics at, or takes for another one.
-    """
-    directory = os.fspath(dataset_dir)
-    if "://" not in directory:
-        directory = os.path.abspath(directory)
-        bad = _BAD_IN_PATHS.search(directory)
-        if bad:
-            raise ValueError(f"a dataset can't stand in {directory!r}: {bad.group()!r} in its path breaks Delta tables")
-    return f"{directory.rstrip('/')}/{name}"
-
-
-def table_files(table: DeltaTable, dataset_dir: Directory, name: str) -> list[str]:
-    """The URIs of a table's files (`file_uris` gives them percent-encoded, even local ones)."""
-    folder = table_uri(dataset_dir, name)
-    return [f"{folder}/{uri.rpartition('/')[2]}" for uri in table.file_uris()]
-
-
-def writer_properties() -> WriterProperties:
-    """zstd everywhere: about half of snappy's bytes for text and embeddings."""
-    return WriterProperties(compression="ZSTD")
 
 
 #: What a dataset's directory holds besides the card: nobody else's files may stand under these names.
@@ -123,6 +117,8 @@ def check_output(dataset_dir: str, sources: Iterable[str]) -> None:
 def create_tables(dataset_dir: Directory) -> None:
     """Create those of the four tables that are not there. Any number of callers may do so at once.
 
+    A table of an earlier version gets the columns that it lacks.
+
     Raises:
       RowError: a table stands there with other columns.
     """
@@ -130,8 +126,34 @@ def create_tables(dataset_dir: Directory) -> None:
         uri = table_uri(dataset_dir, name)
         if not DeltaTable.is_deltatable(uri):
             _create(uri, name, schema)
-        if DeltaTable(uri).schema().to_json() != DeltaSchema.from_arrow(schema).to_json():
+        table = DeltaTable(uri)
+        if any(_has_columns(table, earlier) for earlier in earlier_schemas(name)):
+            table = _widen(table, dataset_dir, name)
+        if not _has_columns(table, schema):
             raise RowError(f"{uri} has other columns than this version writes; curate into a new directory")
+
+
+def _has_columns(table: DeltaTable, schema: pa.Schema) -> bool:
+    return table.schema().to_json() == DeltaSchema.from_arrow(schema).to_json()
+
+
+def _widen(table: DeltaTable, dataset_dir: Directory, name: str) -> DeltaTable:
+    """Write a table's rows anew with the columns that it lacks, all null, in one commit; return it as it is then.
+
+    Delta alone would be content with a new column in its log. But whoever reads the bare Parquet files takes the first
+    one's columns for all, or refuses files that differ.
+    """
+    schema = TABLES[name]
+    batches = scan_files(table_files(table, dataset_dir, name), schema, None)
+    rows = pa.RecordBatchReader.from_batches(schema, (batch.cast(schema) for batch in batches))
+    uri = table_uri(dataset_dir, name)
+    try:
+        write_deltalake(table, rows, mode="overwrite", schema_mode="overwrite", writer_properties=writer_properties())
+    except DeltaError:
+        # Another writer may have been faster.
+        if not _has_columns(DeltaTable(uri), schema):
+            raise
+    return DeltaTable(uri)
 
 
 def _create(uri: str, name: str, schema: pa.Schema) -> None:
@@ -156,37 +178,6 @@ def open_table(dataset_dir: Directory, name: str) -> DeltaTable:
     if not DeltaTable.is_deltatable(uri):
         raise NoDataset(f"{dataset_dir} is no dataset: it has no table {name}; make one with `reelscribe curate`")
     return DeltaTable(uri)
-
-
-def file_system(uri: str) -> tuple[pa_fs.FileSystem, str]:
-    """The file system that a file's URI belongs to, and its path there; plain paths are local ones."""
-    if "://" in uri:
-        return pa_fs.FileSystem.from_uri(uri)
-    return pa_fs.LocalFileSystem(), uri
-
-
-def scan_files(files: Sequence[str], schema: pa.Schema, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
-    """Read Parquet files batch by batch in bounded memory, in the order given.
-
-    Not `DeltaTable.to_pyarrow_table`, which can abort the interpreter at exit.
-    """
-    # Embeddings and captions take kilobytes a row, the other columns next to nothing.
-    heavy = not columns or {"embedding", "captions", "detail"} & set(columns)
-    for uri in files:
-        filesystem, path = file_system(uri)
-        found = pa_dataset.dataset(path, schema=schema, format="parquet", filesystem=filesystem)
-        yield from found.to_batches(
-            columns=list(columns) if columns else None,
-            batch_size=4096 if heavy else 65536,
-            batch_readahead=1,
-            fragment_readahead=1,
-        )
-
-
-def pair_keys(rows: pa.Table | pa.RecordBatch) -> pa.Array:
-    """One "video_id run_id" a row; a blank is in no id."""
-    keys = pc.binary_join_element_wise(rows.column("video_id"), rows.column("run_id"), " ")
-    return keys.combine_chunks() if isinstance(keys, pa.ChunkedArray) else keys
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -1,0 +1,61 @@
+"""Measure how much each clip changes within itself: Max Running LPIPS, the paper's section 3.1 and table 2.
+
+clips | MeasureClips(catalogue.lpips("weights.safetensors", sha256).build())     # -> Measurement
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import apache_beam as beam
+from apache_beam.metrics import Metrics
+from apache_beam.ml.inference.base import ModelHandler, RunInference
+
+from transforms.records import Clip, Failure, Measurement, Outcome
+from transforms.schemas import MEASURE_STAGE
+
+LOST = Failure("LostResult", "the measurement of this clip got lost", "")
+
+
+def measurement_of(outcome: Outcome[Clip, float | None]) -> Measurement:
+    """What came of measuring one clip; a number that is no distance is a failure."""
+    clip, value, failure = outcome.request, outcome.answer, outcome.failure
+    if failure is None and value is not None and not (math.isfinite(value) and value >= 0):
+        failure = Failure("BadMeasurement", f"Max Running LPIPS cannot be {value}", "")
+    if failure is not None:
+        return failed(clip, failure)
+    return Measurement(clip.video_id, clip.clip_id, None if value is None else float(value))
+
+
+def failed(clip: Clip, failure: Failure) -> Measurement:
+    """A measurement that could not be made: its dead letter costs the clip nothing but the number."""
+    letter = failure.letter(MEASURE_STAGE, clip.video_id, clip.uri, clip_id=clip.clip_id, span=clip.span)
+    return Measurement(clip.video_id, clip.clip_id, None, letter)
+
+
+@dataclasses.dataclass
+class MeasureClips(beam.PTransform):
+    """Measure each clip.
+
+    Clip in, one Measurement out for each; bounded or unbounded. A failure costs the number, not the clip.
+
+    Args:
+      handler: answers a `Clip` with its Max Running LPIPS, or None when there is nothing to compare.
+    """
+
+    handler: ModelHandler
+
+    def expand(self, clips: beam.PCollection[Clip]) -> beam.PCollection[Measurement]:
+        return (
+            clips
+            | "Spread" >> beam.Reshuffle()
+            | "Measure" >> RunInference(self.handler)
+            | "Measurement" >> beam.Map(_measured).with_output_types(Measurement)
+        )
+
+
+def _measured(outcome: Outcome[Clip, float | None]) -> Measurement:
+    measurement = measurement_of(outcome)
+    Metrics.counter("reelscribe/measure", "failed" if measurement.dead_letter else "clips").inc()
+    return measurement

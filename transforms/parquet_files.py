@@ -1,0 +1,77 @@
+"""The Parquet files of a Delta table: where they are, and how they are read and written.
+
+for batch in scan_files(table_files(table, "out", "clips"), CLIPS, ["clip_id"]): ...
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pa_dataset
+import pyarrow.fs as pa_fs
+from deltalake import DeltaTable, WriterProperties
+
+_BAD_IN_PATHS = re.compile(r"[%\[\]^|\\\x00-\x1f\x7f]")
+
+Directory = str | os.PathLike[str]
+
+
+def table_uri(dataset_dir: Directory, name: str) -> str:
+    """Where the table stands.
+
+    Raises:
+      ValueError: the directory's path holds a character that deltalake panics at, or takes for another one.
+    """
+    directory = os.fspath(dataset_dir)
+    if "://" not in directory:
+        directory = os.path.abspath(directory)
+        bad = _BAD_IN_PATHS.search(directory)
+        if bad:
+            raise ValueError(f"a dataset can't stand in {directory!r}: {bad.group()!r} in its path breaks Delta tables")
+    return f"{directory.rstrip('/')}/{name}"
+
+
+def table_files(table: DeltaTable, dataset_dir: Directory, name: str) -> list[str]:
+    """The URIs of a table's files (`file_uris` gives them percent-encoded, even local ones)."""
+    folder = table_uri(dataset_dir, name)
+    return [f"{folder}/{uri.rpartition('/')[2]}" for uri in table.file_uris()]
+
+
+def writer_properties() -> WriterProperties:
+    """zstd everywhere: about half of snappy's bytes for text and embeddings."""
+    return WriterProperties(compression="ZSTD")
+
+
+def file_system(uri: str) -> tuple[pa_fs.FileSystem, str]:
+    """The file system that a file's URI belongs to, and its path there; plain paths are local ones."""
+    if "://" in uri:
+        return pa_fs.FileSystem.from_uri(uri)
+    return pa_fs.LocalFileSystem(), uri
+
+
+def scan_files(files: Sequence[str], schema: pa.Schema, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+    """Read Parquet files batch by batch in bounded memory, in the order given.
+
+    Not `DeltaTable.to_pyarrow_table`, which can abort the interpreter at exit.
+    """
+    # Embeddings and captions take kilobytes a row, the other columns next to nothing.
+    heavy = not columns or {"embedding", "captions", "detail"} & set(columns)
+    for uri in files:
+        filesystem, path = file_system(uri)
+        found = pa_dataset.dataset(path, schema=schema, format="parquet", filesystem=filesystem)
+        yield from found.to_batches(
+            columns=list(columns) if columns else None,
+            batch_size=4096 if heavy else 65536,
+            batch_readahead=1,
+            fragment_readahead=1,
+        )
+
+
+def pair_keys(rows: pa.Table | pa.RecordBatch) -> pa.Array:
+    """One "video_id run_id" a row; a blank is in no id."""
+    keys = pc.binary_join_element_wise(rows.column("video_id"), rows.column("run_id"), " ")
+    return keys.combine_chunks() if isinstance(keys, pa.ChunkedArray) else keys
