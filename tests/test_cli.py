@@ -26,6 +26,11 @@ from beam_pipeline.cli import main
         (["curate", "--input", "x", "--output", "gs://bucket/x"], "--output is a local directory"),
         (["verify", "OUT", "--htm", "x"], "unknown argument '--htm'"),
         (["shots", "x.mp4", "--detector", "adaptiv"], "adaptive"),
+        (["evaluate"], "which evaluation? splitting"),
+        (["evaluate", "spliting", "x.mp4"], "there is no evaluation 'spliting'; did you mean 'splitting'?"),
+        (["evaluate", "splitting"], "SRC"),
+        (["evaluate", "splitting", "x.mp4", "--detektors", "hash"], "did you mean '--detectors'?"),
+        (["calibrate", "x.mp4", "--html"], "--html"),
     ],
 )
 def test_bad_usage_is_one_line_and_status_2(arguments, message, capsys, tmp_path):
@@ -50,7 +55,17 @@ def test_help_names_the_commands_that_are_there_and_no_others(capsys):
         main(["--help"])
     assert stopped.value.code == 0
     commands = re.findall(r"^    (\w+) ", capsys.readouterr().out, re.MULTILINE)
-    assert commands == ["curate", "shots", "verify", "report", "doctor", "profiles", "teachers"]
+    assert commands == [
+        "curate",
+        "shots",
+        "verify",
+        "report",
+        "evaluate",
+        "calibrate",
+        "doctor",
+        "profiles",
+        "teachers",
+    ]
 
 
 def test_profiles_names_the_profile_with_its_models_and_the_rules(capsys):

@@ -1,0 +1,268 @@
+"""What the evaluations of splitting look at: one video, cut up by each method that is compared.
+
+    study = study_video(source, setting, reels_dir)          # one split pass, one pass a detector, one embedding
+    cuttings(study, setting)                                 # {"content alone": Cutting(...), ...}
+
+Without Beam: videos come one after another, and what fails costs its video.
+"""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from beam_pipeline.config import Config
+from model_handlers import catalogue
+from model_handlers.base import ElementwiseHandler
+from model_handlers.catalogue import Entry
+from model_handlers.perceptual import Lpips, rows_at_1fps
+from transforms import transnet
+from transforms.child import Limits, decode
+from transforms.detection import THRESHOLDS, SplittingConfig
+from transforms.embedding import features_of, requests_of
+from transforms.media_errors import MediaError, check_file, local_path
+from transforms.reading import Source, read_video
+from transforms.records import Cue, Failure, ShotFeatures, Span, SplitVideo
+from transforms.reel import Reel, ReelError
+from transforms.shots import split_local
+from transforms.stitching import StitchingConfig, distance, stitch
+
+SUBTITLES = "subtitle alignment"
+
+#: Detectors that need more than the extra `local`: whether they can run here, and the extra that brings them.
+_EXTRAS = {"transnet": (transnet.available, "transnet")}
+
+#: What one video's errors are; anything else is the machine's, or ours, and raises.
+VIDEO_ERRORS = (MediaError, ReelError, OSError, ValueError)
+
+Features = Mapping[int, ShotFeatures | Failure]
+
+
+@dataclasses.dataclass(frozen=True)
+class Embedder:
+    """An embedder that is loaded, with the stitching rules whose distances belong to it."""
+
+    entry: Entry
+    handler: ElementwiseHandler
+    model: Any
+    rules: StitchingConfig
+
+
+class RunningLpips:
+    """Max Running LPIPS of the spans of one reel: the greatest distance between key frames a second apart (METHOD).
+
+    Methods cut a video up alike in many places, so that a pair of frames is compared once only.
+    """
+
+    def __init__(self, lpips: Lpips, reel: Reel):
+        self._lpips, self._reel = lpips, reel
+        self._known: dict[tuple[int, int], float] = {}
+
+    def __call__(self, span: Span) -> float | None:
+        """The span's; None where it has fewer than two key frames."""
+        rows = rows_at_1fps(self._reel, span)
+        pairs = list(itertools.pairwise(rows))
+        if any(pair not in self._known for pair in pairs):
+            self._known.update(zip(pairs, self._lpips.running(self._reel.frames(rows)), strict=True))
+        return max((self._known[pair] for pair in pairs), default=None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What is compared: the configured splitting, detectors alone, and stitching by each embedder."""
+
+    splitting: SplittingConfig
+    detectors: tuple[SplittingConfig, ...]
+    embedders: tuple[Embedder, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """A video as all methods saw it.
+
+    Attributes:
+      split: the configured splitting, long shots sliced; its reel is what is looked at afterwards.
+      shots: by detector, `(start_frame, end_frame, start_s, end_s)` of each shot, ends exclusive, none sliced.
+      features: by embedder, of each shot of `split`.
+      frame_times: the presentation time of every decoded frame.
+    """
+
+    split: SplitVideo
+    shots: Mapping[str, Sequence[tuple[int, int, float, float]]]
+    features: Mapping[str, Features]
+    frame_times: Sequence[float]
+
+    @property
+    def source_s(self) -> float:
+        """How much of the source was decoded, in seconds."""
+        return self.split.shots[-1].end_s - self.split.shots[0].start_s if self.split.shots else 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Cutting:
+    """A video cut up by one method: its clips, and the frames at which it sees something new begin.
+
+    The frames are those of the method's shots, events or cues as found, before anything is dropped or trimmed.
+    """
+
+    spans: tuple[Span, ...]
+    edges: tuple[int, ...]
+
+
+def choose_detectors(
+    wanted: Sequence[str] | None, splitting: SplittingConfig
+) -> tuple[list[SplittingConfig], list[str]]:
+    """The detectors to compare, all that can run here when none is named; and a line for each that is left out.
+
+    The configured one keeps its threshold, the others have their own defaults.
+
+    Raises:
+      ValueError: a name that is none, with the nearest right one; or a named detector that cannot run here.
+    """
+    chosen: list[SplittingConfig] = []
+    notes = []
+    for name in wanted or THRESHOLDS:
+        config = dataclasses.replace(splitting, detector=name, threshold=None)
+        available, extra = _EXTRAS.get(config.detector, (None, ""))
+        if available and not available():
+            missing = f"the detector {config.detector} is not installed; run: pip install 'reelscribe[{extra}]'"
+            if wanted:
+                raise ValueError(missing)
+            notes.append(missing)
+        elif all(config.detector != other.detector for other in chosen):
+            chosen.append(splitting if config.detector == splitting.detector else config)
+    return chosen, notes
+
+
+def choose_embedders(wanted: Sequence[str] | None, config: Config) -> tuple[list[Embedder], list[str]]:
+    """Load the embedders to compare, all that can be loaded here when none is named; a line for each left out.
+
+    Raises:
+      ValueError: a name that is none, with the nearest right one; or a named embedder that cannot be loaded.
+    """
+    chosen: dict[str, Embedder] = {}
+    notes = []
+    for entry in map(catalogue.embedder, wanted or catalogue.EMBEDDERS):
+        try:
+            rules = rules_for(entry, config)
+            handler = entry.build()
+            chosen[entry.name] = Embedder(entry, handler, handler.load_model(), rules)
+        except ModuleNotFoundError:
+            # The command line knows which extra brings a missing package.
+            if wanted:
+                raise
+            notes.append(f"the embedder {entry.name} is left out: its packages are missing (reelscribe teachers)")
+        except Exception as error:
+            # Weights fail to load in as many ways as there are libraries; all mean that it can't be compared here.
+            why = " ".join(str(error).split())[:200] or type(error).__name__
+            if wanted:
+                raise ValueError(f"the embedder {entry.name} cannot be loaded: {why}") from error
+            notes.append(f"the embedder {entry.name} is left out: {why}")
+    return list(chosen.values()), notes
+
+
+def rules_for(entry: Entry, config: Config) -> StitchingConfig:
+    """The configured stitching rules, with the distances that were calibrated for `entry`.
+
+    Raises:
+      ValueError: it has none.
+    """
+    if entry.name == config.embedder.name:
+        return config.stitching
+    limits = entry.thresholds
+    if limits is None:
+        raise ValueError("it has no calibrated thresholds")
+    rules = config.stitching
+    return dataclasses.replace(
+        rules,
+        transition_distance=limits.transition,
+        stitch_distance=limits.stitch,
+        still_distance=None if rules.still_distance is None else limits.still,
+        redundant_distance=None if rules.redundant_distance is None else limits.redundant,
+    )
+
+
+def study_video(source: Source, setting: Setting, reels_dir: str, limits: Limits | None = None) -> Study:
+    """Decode a video for the split and once for each detector, and embed its shots. A finished reel is used again.
+
+    Raises:
+      one of VIDEO_ERRORS: the video cannot be used.
+    """
+    limits = limits or Limits()
+    split, _ = split_local(read_video(source), reels_dir, setting.splitting, limits)
+    if not split.shots:
+        raise ReelError(f"{source.uri} has no frame")
+    path = local_path(source.uri)
+    shots = {}
+    for detector in setting.detectors:
+        check_file(path)
+        found = decode("shots", {"path": path, "config": dataclasses.asdict(detector)}, limits)
+        shots[detector.detector] = [tuple(shot) for shot in found["shots"]]
+    features = {embedder.entry.name: embed(split, embedder) for embedder in setting.embedders}
+    return Study(split, shots, features, Reel.open(split.reel).statistics()[0].tolist())
+
+
+def embed(split: SplitVideo, embedder: Embedder) -> Features:
+    """The boundary features of each shot, by its index, or why there are none."""
+    requests, size = list(requests_of(split)), embedder.handler.max_batch
+    batches = (requests[at : at + size] for at in range(0, len(requests), size))
+    answered = (outcome for batch in batches for outcome in embedder.handler.run_inference(batch, embedder.model))
+    return {shot.index: found for shot, found in map(features_of, answered)}
+
+
+def cuttings(study: Study, setting: Setting) -> dict[str, Cutting]:
+    """The video cut up by each method; without subtitles it has no alignment to them."""
+    found = {}
+    cues = study.split.video.cues or study.split.embedded_cues
+    if cues:
+        found[SUBTITLES] = align_to_cues(cues, study)
+    for name, shots in study.shots.items():
+        spans = tuple(Span(start_s, end_s) for _, _, start_s, end_s in shots)
+        found[alone(name)] = Cutting(spans, tuple(start for start, *_ in shots[1:]))
+    for embedder in setting.embedders:
+        name = stitched_by(setting.splitting.detector, embedder.entry.name)
+        found[name] = stitched(study, study.features[embedder.entry.name], embedder.rules)
+    return found
+
+
+def alone(detector: str) -> str:
+    return f"{detector} alone"
+
+
+def stitched_by(detector: str, embedder: str) -> str:
+    return f"{detector} + stitching by {embedder}"
+
+
+def stitched(study: Study, features: Features, rules: StitchingConfig) -> Cutting:
+    """The clips of our splitting, and the edges of its events."""
+    clips = stitch(study.split, features, rules).clips
+    return Cutting(tuple(clip.span for clip in clips), tuple(event_edges(study.split, features, rules)))
+
+
+def event_edges(split: SplitVideo, features: Features, rules: StitchingConfig) -> Iterable[int]:
+    """The first frames of all shots that the rules do not join to the one before."""
+
+    def whole(found: ShotFeatures | Failure) -> bool:
+        return isinstance(found, ShotFeatures) and distance(found.first, found.last) <= rules.transition_distance
+
+    for old, new in itertools.pairwise(split.shots):
+        before, after = features[old.index], features[new.index]
+        joined = whole(before) and whole(after)
+        if joined:
+            assert isinstance(before, ShotFeatures) and isinstance(after, ShotFeatures)
+            joined = distance(before.last, after.first) <= rules.stitch_distance
+        if not joined:
+            yield new.start_frame
+
+
+def align_to_cues(cues: Iterable[Cue], study: Study) -> Cutting:
+    """One clip a cue, as far as it lies inside the video; the paper's baseline of subtitle alignment."""
+    first_s, end_s = study.split.shots[0].start_s, study.split.shots[-1].end_s
+    spans = [Span(max(cue.start_s, first_s), min(cue.end_s, end_s)) for cue in cues]
+    spans = [span for span in spans if span.duration_s > 0]
+    times = study.frame_times
+    edges = {bisect.bisect_left(times, at - 1e-6) for span in spans for at in (span.start_s, span.end_s)}
+    return Cutting(tuple(spans), tuple(sorted(edge for edge in edges if 0 < edge < len(times))))
