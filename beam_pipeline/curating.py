@@ -94,6 +94,11 @@ def pipeline_options(flags: Sequence[str]) -> PipelineOptions:
     return options
 
 
+def is_embedded(options: CurateOptions) -> bool:
+    """Whether the job runs on this machine, and so with what is installed here."""
+    return pipeline_options(options.beam_flags).view_as(StandardOptions).runner == EMBEDDED_RUNNER
+
+
 def curate(inputs: Sequence[str], output: str, config: Config, options: CurateOptions | None = None) -> Summary:
     """Turn videos into a dataset; do only what is missing or whose fingerprint changed.
 
@@ -155,8 +160,7 @@ class _Job:
     def run(self, config: Config) -> None:
         """Run the recipe, chunk by chunk where the runner is the embedded one."""
         beam_options = pipeline_options(self.options.beam_flags)
-        embedded = beam_options.view_as(StandardOptions).runner == EMBEDDED_RUNNER
-        size = self.options.chunk_videos if embedded else max(len(self.plan), 1)
+        size = self.options.chunk_videos if is_embedded(self.options) else max(len(self.plan), 1)
         recipe = CurateVideos(config, self.output, self.run_id)
         with Progress(len(self.plan)) as progress:
             for start in range(0, len(self.plan), size):

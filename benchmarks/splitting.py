@@ -2,18 +2,21 @@
 
     python benchmarks/splitting.py VIDEO...                   # medians and ratios, one table
     python benchmarks/splitting.py --seconds 345 VIDEO...     # each looped, without re-encoding, to at least so long
-    python benchmarks/splitting.py --at-once VIDEO...         # two videos at once against one after the other
+    python benchmarks/splitting.py --at-once VIDEO            # two videos on two cores against one on one
     python benchmarks/splitting.py --hours 3 VIDEO            # resident memory over a video of three hours
 
-All contenders read the same files in one run, in turns, so that whatever else the machine does hits all of them alike.
-Ratios are medians of the rounds' own ratios to the floor: every frame decoded by libavcodec, with all its threads, and
-thrown away.
+All contenders read the same files in one run, in turns, each in a process of its own that has warmed up on the first
+file. Ratios are medians of the rounds' own ratios to the floor: every frame decoded by libavcodec, with all its threads,
+and thrown away.
 """
 
 from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import dataclasses
+import functools
+import json
 import os
 import pathlib
 import resource
@@ -23,19 +26,22 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import av
 import cv2
 import scenedetect
 from scenedetect.backends import VideoStreamAv
 
+from transforms.allocation import keep_freed_memory
 from transforms.detection import SplittingConfig, detect_shots
 from transforms.splitting import split_video
 
 #: What the paper's code sets.
 CONFIG = SplittingConfig(detector="content", threshold=25.0, min_scene_len=15)
-#: Seconds of wall time, seconds of processor time.
-Cost = tuple[float, float]
+FLOOR = "floor: decode alone"
+LIBRARY = "PySceneDetect, OpenCV"
+CUTS = "reelscribe, cuts"
 
 
 def floor(path: str) -> None:
@@ -49,13 +55,11 @@ def floor(path: str) -> None:
 
 def library_opencv(path: str) -> list[int]:
     """PySceneDetect as it comes."""
-    cv2.setNumThreads(-1)
     return _cuts(scenedetect.detect(path, _content()))
 
 
 def library_pyav(path: str) -> list[int]:
     """PySceneDetect with its PyAV reader."""
-    cv2.setNumThreads(-1)
     manager = scenedetect.SceneManager()
     manager.add_detector(_content())
     manager.detect_scenes(VideoStreamAv(path, threading_mode="AUTO"))
@@ -64,7 +68,6 @@ def library_pyav(path: str) -> list[int]:
 
 def original(path: str) -> list[int]:
     """Panda-70M's pattern: detect, then open the video once more for each boundary frame."""
-    cv2.setNumThreads(-1)
     scenes = scenedetect.detect(path, _content(), start_in_scene=True)
     for start, end in scenes:
         length = end.frame_num - start.frame_num
@@ -78,29 +81,26 @@ def original(path: str) -> list[int]:
 
 def cuts_only(path: str) -> list[int]:
     """`reelscribe shots`: the cuts alone."""
-    cv2.setNumThreads(1)
     return [first for first, *_ in detect_shots(path, CONFIG)["shots"]][1:]
 
 
 def cuts_fast(path: str) -> list[int]:
     """The same with `--fast`: no loop filter."""
-    cv2.setNumThreads(1)
     return [first for first, *_ in detect_shots(path, SplittingConfig(fast=True))["shots"]][1:]
 
 
 def split(path: str) -> None:
     """All that `reelscribe curate` takes from the pass: cuts, boundary frames, statistics, the reel on disk."""
-    cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as folder:
         split_video(path, os.path.join(folder, "reel.arrow"), CONFIG, etag="benchmark")
 
 
 CONTENDERS: dict[str, Callable] = {
-    "floor: decode alone": floor,
-    "PySceneDetect, OpenCV": library_opencv,
+    FLOOR: floor,
+    LIBRARY: library_opencv,
     "PySceneDetect, PyAV": library_pyav,
     "PySceneDetect + a decoder per boundary frame": original,
-    "reelscribe, cuts": cuts_only,
+    CUTS: cuts_only,
     "reelscribe, cuts, --fast": cuts_fast,
     "reelscribe, cuts + boundary frames + reel": split,
 }
@@ -114,38 +114,55 @@ def _cuts(scenes: Sequence) -> list[int]:
     return [start.frame_num for start, _ in scenes][1:]
 
 
-def cost_of(contender: Callable, paths: Sequence[str]) -> tuple[Cost, list]:
-    """What a contender costs over all files, and the cuts it found."""
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What a contender needed for all files, in seconds, and the first frames of the shots it found, by file."""
+
+    wall_s: float
+    cpu_s: float
+    cuts: list[list[int] | None]
+
+
+def measure(name: str, paths: Sequence[str], warm_up: str) -> Cost:
+    """Let a contender read all files, in this process."""
+    contender = CONTENDERS[name]
+    if name.startswith("reelscribe"):
+        keep_freed_memory()  # as the decoding process does
+        cv2.setNumThreads(1)
+    contender(warm_up)
     wall, cpu = time.perf_counter(), time.process_time()
-    found = [contender(path) for path in paths]
-    return (time.perf_counter() - wall, time.process_time() - cpu), found
+    cuts = [contender(path) for path in paths]
+    return Cost(time.perf_counter() - wall, time.process_time() - cpu, cuts)
 
 
-def compare(paths: Sequence[str], rounds: int) -> list[str]:
+def compare(paths: Sequence[str], warm_up: str, rounds: int) -> list[str]:
     """A Markdown table of all contenders."""
     costs: dict[str, list[Cost]] = {name: [] for name in CONTENDERS}
-    cuts: dict[str, list] = {}
-    for contender in CONTENDERS.values():
-        cost_of(contender, paths[:1])  # what is imported and compiled on first use is nobody's cost
     for _ in range(rounds):
-        for name, contender in CONTENDERS.items():
-            cost, cuts[name] = cost_of(contender, paths)
-            costs[name].append(cost)
+        for name, measured in costs.items():
+            measured.append(Cost(**_in_a_process("--contender", name, "--warm-up", warm_up, *paths)))
     lines = ["| | seconds | x floor | CPU seconds | x floor | cuts |", "|---|---:|---:|---:|---:|---|"]
-    base, truth = costs["floor: decode alone"], cuts["PySceneDetect, OpenCV"]
+    base, library = costs[FLOOR], costs[LIBRARY]
     for name, measured in costs.items():
         cells = [name]
-        for side in (0, 1):
-            ratios = [mine[side] / floors[side] for mine, floors in zip(measured, base, strict=True)]
-            cells += [f"{statistics.median(cost[side] for cost in measured):.2f}", f"{statistics.median(ratios):.2f}"]
-        found = cuts[name]
-        same = "" if None in found else "identical" if found == truth else "differ"
+        for what in ("wall_s", "cpu_s"):
+            ratios = [getattr(mine, what) / getattr(its, what) for mine, its in zip(measured, base, strict=True)]
+            cells += [f"{statistics.median(getattr(cost, what) for cost in measured):.2f}"]
+            cells += [f"{statistics.median(ratios):.2f}"]
+        found, wanted = measured[-1].cuts, library[-1].cuts
+        same = "" if None in found else "identical" if found == wanted else "differ"
         lines.append(f"| {' | '.join(cells)} | {same} |")
-    faster = [
-        lib[0] / ours[0] for lib, ours in zip(costs["PySceneDetect, OpenCV"], costs["reelscribe, cuts"], strict=True)
-    ]
+    faster = [its.wall_s / mine.wall_s for its, mine in zip(library, costs[CUTS], strict=True)]
     lines += ["", f"Cuts alone: {statistics.median(faster):.2f} times as fast as PySceneDetect's default reader."]
     return lines
+
+
+def _in_a_process(*arguments: str) -> dict[str, Any]:
+    command = [sys.executable, __file__, *arguments]
+    done = subprocess.run(command, capture_output=True, timeout=6 * 3600, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(arguments)} failed:\n{done.stderr}")
+    return json.loads(done.stdout)
 
 
 def looped(path: str, seconds: float, folder: str) -> str:
@@ -171,30 +188,38 @@ def looped(path: str, seconds: float, folder: str) -> str:
     return target
 
 
-def at_once(paths: Sequence[str], rounds: int) -> list[str]:
-    """How much sooner two videos are split at once, in processes of their own, than one after the other."""
-
-    def run(path: str) -> None:
-        subprocess.run([sys.executable, __file__, "--only-split", path], check=True, timeout=3600)
-
+def at_once(path: str, rounds: int) -> list[str]:
+    """How much more two videos on two cores get done in a time than one on one core."""
     ratios = []
     for _ in range(rounds):
-        for path in paths:
-            began = time.perf_counter()
-            run(path), run(path)
-            between = time.perf_counter()
-            with concurrent.futures.ThreadPoolExecutor(2) as pool:
-                list(pool.map(run, [path, path]))
-            ratios.append((between - began) / (time.perf_counter() - between))
-    return [f"Two videos at once: {statistics.median(ratios):.2f} times one after the other."]
+        began = time.perf_counter()
+        _in_a_process("--split-alone", "--cores", "1", path)
+        between = time.perf_counter()
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            run = functools.partial(_in_a_process, "--split-alone", "--cores", "2", "--sharing", "2")
+            list(pool.map(run, [path, path]))
+        ratios.append(2 * (between - began) / (time.perf_counter() - between))
+    return [f"Two videos on two cores: {statistics.median(ratios):.2f} times the throughput of one on one core."]
 
 
 def memory(path: str) -> list[str]:
     """The peak resident memory of splitting one video in a process of its own."""
+    done = _in_a_process("--split-alone", path)
+    return [f"Peak resident memory: {done['peak_mib']:.0f} MiB; {done['wall_s']:.0f} s for {done['frames']} frames."]
+
+
+def split_alone(path: str, cores: int | None, sharing: int) -> dict[str, Any]:
+    """Split one video in this process, on so many cores."""
+    if cores:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
+    keep_freed_memory()
+    cv2.setNumThreads(1)
     began = time.perf_counter()
-    subprocess.run([sys.executable, __file__, "--only-split", path], check=True, timeout=6 * 3600)
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    return [f"Peak resident memory: {peak:.0f} MiB; {time.perf_counter() - began:.0f} s."]
+    with tempfile.TemporaryDirectory() as folder:
+        reel = os.path.join(folder, "reel.arrow")
+        summary = split_video(path, reel, CONFIG, etag="benchmark", sharing=sharing)
+    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"frames": summary["frames"], "peak_mib": peak_mib, "wall_s": time.perf_counter() - began}
 
 
 def main() -> None:
@@ -204,18 +229,27 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.0, help="loop each video to at least so long")
     parser.add_argument("--at-once", action="store_true")
     parser.add_argument("--hours", type=float, default=0.0, help="measure memory over a video looped to so long")
-    parser.add_argument("--only-split", action="store_true", help=argparse.SUPPRESS)
+    for flag in ("--contender", "--warm-up"):
+        parser.add_argument(flag, help=argparse.SUPPRESS)
+    parser.add_argument("--split-alone", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--cores", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--sharing", type=int, default=1, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.only_split:
-        split(args.videos[0])
+    if args.contender:
+        print(json.dumps(dataclasses.asdict(measure(args.contender, args.videos, args.warm_up))))
+        return
+    if args.split_alone:
+        print(json.dumps(split_alone(args.videos[0], args.cores, args.sharing)))
         return
     with tempfile.TemporaryDirectory() as folder:
         seconds = args.hours * 3600 or args.seconds
         paths = [looped(path, seconds, folder) if seconds else path for path in args.videos]
         if args.hours:
             lines = memory(paths[0])
+        elif args.at_once:
+            lines = at_once(paths[0], args.rounds)
         else:
-            lines = at_once(paths, args.rounds) if args.at_once else compare(paths, args.rounds)
+            lines = compare(paths, args.videos[0], args.rounds)
     print("\n".join(lines))
 
 

@@ -8,7 +8,7 @@ Each shot is a still texture of its colour that drifts slowly, the same at every
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -146,3 +146,52 @@ def _write_tone(out: av.container.OutputContainer, stream: av.stream.Stream, sec
         frame.sample_rate, frame.pts, frame.time_base = 16_000, begin, Fraction(1, 16_000)
         out.mux(stream.encode(frame))
     out.mux(stream.encode(None))
+
+
+def write_frames(
+    path: pathlib.Path | str,
+    frames: Iterable[np.ndarray],
+    *,
+    fps: int = 25,
+    size: tuple[int, int] = (320, 180),
+    codec: str = "libx264",
+    options: dict[str, str] | None = None,
+    container_options: dict[str, str] | None = None,
+) -> pathlib.Path:
+    """Write RGB frames, shape (height, width, 3) of `size`, as a video whose clock ticks once a frame."""
+    path = pathlib.Path(path)
+    with av.open(str(path), "w", options={"fflags": "+bitexact", **(container_options or {})}) as out:
+        video = out.add_stream(codec, rate=fps, options=_options(codec) if options is None else options)
+        (video.width, video.height), video.pix_fmt = size, "yuv420p"
+        video.codec_context.time_base = Fraction(1, fps)
+        video.codec_context.thread_count = 1
+        for number, pixels in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="yuv420p")
+            frame.pts, frame.time_base = number, Fraction(1, fps)
+            out.mux(video.encode(frame))
+        out.mux(video.encode(None))
+    return path
+
+
+def scene(
+    look: str | tuple[int, int, int] | np.ndarray,
+    frames: int,
+    *,
+    size: tuple[int, int] = (320, 180),
+    seed: int = 0,
+    drift_px: float = 1.0,
+    first: int = 0,
+) -> list[np.ndarray]:
+    """Frames of one scene, RGB, from its frame `first` on, so that a scene can go on after a break."""
+    canvas = texture(look, size, seed)
+    return [_window(canvas, size, turn * drift_px) for turn in range(first, first + frames)]
+
+
+def dissolve(before: Sequence[np.ndarray], after: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Blend two scenes of one length into each other; neither end is pure."""
+    count = len(before)
+    shares = [(number + 1) / (count + 1) for number in range(count)]
+    return [
+        np.round((1 - share) * old.astype(np.float32) + share * new).astype(np.uint8)
+        for share, old, new in zip(shares, before, after, strict=True)
+    ]

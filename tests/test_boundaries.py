@@ -11,12 +11,12 @@ from PIL import Image
 
 from transforms.boundaries import Piece, ShotWindow
 from transforms.detection import SplittingConfig
-from transforms.media import Picture, Reformatters
+from transforms.media import Picture
 
 
 def picture(number: int, time_s: float, width: int = 16, height: int = 9) -> Picture:
     frame = av.VideoFrame.from_ndarray(np.full((height, width, 3), 90, np.uint8), format="bgr24")
-    return Picture(number, time_s, 0.04, None, frame, Reformatters(), 0)
+    return Picture(number, time_s, 0.04, None, 3 * width * height, frame, 0)
 
 
 def run(
@@ -79,7 +79,7 @@ def test_shots_slices_boundary_frames_and_reel_are_as_if_all_were_known_beforeha
 def test_reel_frames_are_spread_evenly_over_the_shot():
     (piece,) = run(170, [])
     gaps = np.diff([frame.frame for frame in piece.frames])
-    assert gaps.max() <= 12  # 170 frames in 16 parts are 10.6 each
+    assert gaps.max() <= 16  # 170 frames in 16 parts are 10.6 each; the 5 % and 95 % frames stand for one each
 
 
 def test_slices_of_a_variable_rate_are_cut_in_time():
@@ -118,5 +118,5 @@ def test_pictures_are_made_small_in_their_displayed_shape():
     window = ShotWindow(SplittingConfig(), 25.0, 0.5)
     window.add(picture(0, 0.0, 1440, 1080), (1920, 1080))
     (piece,) = window.settled(0.04)
-    with Image.open(io.BytesIO(piece.frames[0].jpeg)) as shown:
+    with Image.open(io.BytesIO(piece.frames[0].encoded().jpeg)) as shown:
         assert (shown.format, shown.size) == ("JPEG", (796, 448))

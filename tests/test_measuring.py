@@ -265,7 +265,7 @@ def test_the_run_record_and_the_config_name_the_weights(tmp_path):
         ({"lpip": "x"}, "there is no measure 'lpip'; did you mean 'lpips'? Known: lpips"),
         ({"lpips": 3}, "measures.lpips must be a weights file, `hub` or null, not 3"),
         ({"lpips": "/no/where.safetensors"}, "measures.lpips: there are no LPIPS weights at /no/where.safetensors"),
-        ({"lpips": "gs://b/w.safetensors"}, "measures.lpips: LPIPS weights are read from a local file only"),
+        ({"lpips": "s3://b/w.safetensors"}, "measures.lpips: LPIPS weights are read from a file or from gs://"),
         ("w.safetensors", "measures must be a mapping"),
     ],
 )

@@ -18,6 +18,7 @@ from transforms.media_errors import source_version
 from transforms.records import Cue, MediaFacts, Shot, Span, Video
 from transforms.reel import Reel
 from transforms.shots import DetectShots, SourceChanged, split_local
+from transforms.splitting import split_video
 
 SCENES = [(1.0, "red"), (2.0, "blue")]
 
@@ -155,3 +156,18 @@ def test_a_crashing_decoder_costs_one_video_and_the_next_gets_a_fresh_one(tmp_pa
 def test_limits_are_checked_when_the_pipeline_is_built():
     with pytest.raises(ValueError, match="stall_s must be more than 0"):
         DetectShots(SplittingConfig(), "reels", stall_s=0)
+
+
+BROKEN = ["handmade/bitflips_mdat.mp4", "handmade/truncated_faststart.mp4", "decord/corrupted.mp4"]
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_stream_gives_the_same_reel_however_many_videos_share_the_cores(shared_dir, tmp_path, name):
+    reels = []
+    for number, sharing in enumerate((1, 1, 64)):
+        path = str(tmp_path / f"{number}.arrow")
+        split_video(str(shared_dir / "videos" / name), path, SplittingConfig(), etag="1-1", sharing=sharing)
+        reel = Reel.open(path)
+        scores = reel.statistics()[1].tolist()
+        reels.append((reel.summary | {"decode_s": 0}, reel.jpegs(reel.within(0, 1e9)), scores))
+    assert reels[0] == reels[1] == reels[2]

@@ -22,7 +22,7 @@ from transforms.media import Picture
 from transforms.pixels import Size
 from transforms.records import Shot
 from transforms.reel import ReelFrame
-from transforms.stills import Stills
+from transforms.stills import Still, Stills
 
 #: Pictures from so far back are thinned out, however late a detector may be (a header with an absurd frame rate).
 _MAX_DELAY_S = 5.0
@@ -33,11 +33,27 @@ _STEADY = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
+class Chosen:
+    """A picture that goes into the reel, not encoded yet; see `ReelFrame`."""
+
+    time_s: float
+    frame: int
+    shot: int
+    still: Still
+    stat_times: tuple[float, ...]
+    stat_scores: tuple[float, ...]
+
+    def encoded(self) -> ReelFrame:
+        """The reel's row; this is the work of a millisecond or two, and may be done by another thread."""
+        return ReelFrame(self.time_s, self.frame, self.shot, self.still.jpeg(), self.stat_times, self.stat_scores)
+
+
+@dataclasses.dataclass(frozen=True)
 class Piece:
     """A shot that nothing can change any more, with its reel frames in time order."""
 
     shot: Shot
-    frames: list[ReelFrame]
+    frames: list[Chosen]
 
 
 class ShotWindow:
@@ -126,14 +142,14 @@ class ShotWindow:
             _nearest(kept, start + _place(times, end_s, fraction, self._fps))
             for fraction in (self._config.first_fraction, self._config.last_fraction)
         )
-        chosen = sorted({start, first, last, *self._spread(kept, times, end_s)})
+        chosen = self._spread(kept, {start, first, last}, times, end_s)
         shot = Shot(self._shots, start, end, times[0], end_s, times[first - start], times[last - start])
         frames = []
         for index, following in itertools.pairwise([*chosen, end]):
             part = slice(index - start, following - start)
             values = (tuple(times[part]), tuple(scores[part]))
-            frames.append(ReelFrame(times[part][0], index, shot.index, self._stills.jpeg(index), *values))
-        for index in kept:
+            frames.append(Chosen(times[part][0], index, shot.index, self._stills.take(index), *values))
+        for index in set(kept).difference(chosen):
             self._stills.drop(index)
         self._bounding = [index for index in self._bounding if index >= end]
         self._others = [index for index in self._others if index >= end]
@@ -143,20 +159,23 @@ class ShotWindow:
         self._grid_s = 0.0
         return Piece(shot, frames)
 
-    def _spread(self, kept: list[int], times: list[float], end_s: float) -> list[int]:
-        """Pictures at even distances in time: as many as the settings ask for, or all there are."""
+    def _spread(self, kept: list[int], bounds: set[int], times: list[float], end_s: float) -> list[int]:
+        """Pictures at even distances in time, `bounds` among them: as many as are wanted, or all there are."""
         duration_s = end_s - times[0]
         wanted = self._wanted(duration_s)
         if len(kept) <= wanted:
             return kept
         kept_s = [times[index - self._start] for index in kept]
-        free = set(range(len(kept)))
-        for part in range(wanted):
-            target_s = times[0] + part * duration_s / wanted
-            at = bisect.bisect_left(kept_s, target_s)
+        free = {place for place, index in enumerate(kept) if index not in bounds}
+        # Each bound stands for the place that is nearest to it.
+        places = [times[0] + part * duration_s / wanted for part in range(wanted)]
+        for index in bounds:
+            places.remove(min(places, key=lambda place_s: abs(place_s - times[index - self._start])))
+        for place_s in places:
+            at = bisect.bisect_left(kept_s, place_s)
             near = [i for i in range(max(0, at - 3), min(len(kept), at + 3)) if i in free] or sorted(free)
-            free.discard(min(near, key=lambda i: abs(kept_s[i] - target_s)))
-        return [index for i, index in enumerate(kept) if i not in free]
+            free.discard(min(near, key=lambda i: abs(kept_s[i] - place_s)))
+        return [index for place, index in enumerate(kept) if place not in free]
 
     def _thin(self) -> None:
         """Drop pictures that can no longer be chosen."""

@@ -276,7 +276,7 @@ def decode(task: str, request: dict[str, Any], limits: Limits) -> Any:
     for last_try in (False, True):
         with decoder_child(limits.memory_bytes) as child:
             try:
-                return child.ask({"task": task, "threads": _threads(), **request}, limits)
+                return child.ask({"task": task, "sharing": max(1, _busy), **request}, limits)
             except _NeverBegan:
                 # An idle process that something else ended; a fresh one is to be had.
                 if last_try:
@@ -285,11 +285,6 @@ def decode(task: str, request: dict[str, Any], limits: Limits) -> Any:
                 if "reel" in request:
                     _clear_unfinished(request["reel"], child.pid)
     raise AssertionError("unreachable")
-
-
-def _threads() -> int:
-    """How many threads a decoder shall have, so that all that are at work now share the cores."""
-    return max(1, len(os.sched_getaffinity(0)) // max(1, _busy))
 
 
 def _clear_unfinished(reel: str, pid: int) -> None:

@@ -63,10 +63,10 @@ def _answer(request: dict[str, Any], report: Callable[[int, float], None]) -> An
     from transforms.detection import SplittingConfig, detect_shots
     from transforms.splitting import split_video
 
-    path, config, threads = request["path"], SplittingConfig(**request["config"]), request.get("threads")
+    path, config, sharing = request["path"], SplittingConfig(**request["config"]), request.get("sharing", 1)
     if request["task"] == "shots":
-        return detect_shots(path, config, threads, report)
-    return split_video(path, request["reel"], config, etag=request["etag"], threads=threads, progress=report)
+        return detect_shots(path, config, sharing, report)
+    return split_video(path, request["reel"], config, etag=request["etag"], sharing=sharing, progress=report)
 
 
 def main() -> None:
@@ -77,8 +77,11 @@ def main() -> None:
 
     import cv2
 
+    from transforms.allocation import keep_freed_memory
+
     # Several of these run side by side, one a worker thread.
     cv2.setNumThreads(1)
+    keep_freed_memory()
 
     def say(**message: Any) -> None:
         answers.write(json.dumps(message) + "\n")

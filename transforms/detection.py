@@ -21,6 +21,7 @@ from typing import Any
 
 from transforms.detectors import Found, cut_detector
 from transforms.media import open_media, steadily
+from transforms.transnet import check_available
 
 #: Changes whenever the same video and settings would give other shots or another reel.
 _REVISION = 2
@@ -103,6 +104,12 @@ class SplittingConfig:
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def check_installed(config: SplittingConfig) -> None:
+    """Raise `ModuleNotFoundError` where the package is missing that the detector needs."""
+    if config.detector == "transnet":
+        check_available()
+
+
 def _detector_name(given: str) -> str:
     """The detector that `given` means, whatever its spelling: `ContentDetector`, `detect-content`, `content`."""
     bare = re.sub(r"^detect[-_]?|[-_]?detector$", "", str(given).strip().lower())
@@ -116,13 +123,13 @@ def _detector_name(given: str) -> str:
 def detect_shots(
     path: str,
     config: SplittingConfig | None = None,
-    threads: int | None = None,
+    sharing: int = 1,
     progress: Progress = lambda frames, time_s: None,
 ) -> dict[str, Any]:
     """Find the shots of a local video in one decode pass, without slicing long ones.
 
     Args:
-      threads: of the decoder; as many as there are cores if None.
+      sharing: how many videos are being decoded at once.
       progress: told the count of frames and the presentation time now and then.
 
     Returns:
@@ -133,7 +140,7 @@ def detect_shots(
       MediaError: there is no video to decode.
     """
     settings = config or SplittingConfig()
-    return steadily(lambda threads: _detect(path, settings, threads, progress), threads)
+    return steadily(lambda threads: _detect(path, settings, threads, progress), sharing)
 
 
 def _detect(path: str, config: SplittingConfig, threads: int, progress: Progress) -> dict[str, Any]:

@@ -23,7 +23,6 @@ from typing import Any, TypeVar
 import av
 import av.error
 import numpy as np
-from av.video.reformatter import VideoReformatter
 
 from transforms import pixels
 from transforms.embedded import cue_of, tagged_duration_s, text_track
@@ -37,6 +36,7 @@ from transforms.media_errors import (
     why_unopened,
 )
 from transforms.records import Cue, MediaFacts, Span
+from transforms.timestamps import Clock
 
 __all__ = ["Media", "MediaError", "Picture", "local_path", "open_media", "source_version"]
 
@@ -48,7 +48,7 @@ CONTAINERS = (
     *("ogg", "asf", "asf_o", "mxf", "nut", "gif", "wtv", "dv", "rm", "gxf", "nsv", "yuv4mpegpipe"),
 )
 #: Containers whose header states how long they are; the others are measured or guessed by the demuxer.
-_STATES_DURATION = ("mov", "matroska", "avi", "flv", "asf", "mxf", "nut")
+_STATES_DURATION = ("mov", "matroska", "avi", "flv", "asf", "mxf", "nut", "ivf")
 #: A rate outside of this is a header's clock (1000 for milliseconds, 90000 for MPEG-TS), not a frame rate.
 _SANE_FPS = (0.1, 300.0)
 _FALLBACK_FPS = 25.0
@@ -58,6 +58,9 @@ _MAX_THREADS = 8
 _PROBE_BYTES = 32 << 20
 #: A step back in time by more than this is a new clock (a wrap, a splice), not frames in disorder.
 _NEW_CLOCK_S = 1.0
+#: Colour matrices that swscale converts: RGB, BT.709, unspecified, FCC, BT.601 (two names), SMPTE 240M, BT.2020.
+_COLOUR_MATRICES = frozenset((0, 1, 2, 4, 5, 6, 7, 9))
+_UNSPECIFIED = 2
 #: What is missing counts as damage from here on: over a second and over 5 % of the video.
 _DAMAGE_S, _DAMAGE_FRACTION = 1.0, 0.05
 
@@ -77,8 +80,8 @@ class Picture:
     time_s: float
     duration_s: float
     since_start: Fraction | None
+    nbytes: int
     _frame: Any
-    _reformatters: Reformatters
     _turns: int
 
     @property
@@ -86,48 +89,37 @@ class Picture:
         """(width, height) as stored, upright."""
         return pixels.size_of(self._frame, self._turns)
 
-    @property
-    def nbytes(self) -> int:
-        return sum(plane.buffer_size for plane in self._frame.planes)
-
     def bgr(self) -> np.ndarray:
         """The picture upright, in its stored size: uint8, (height, width, 3), as OpenCV's reader gives it."""
-        return pixels.bgr(self._frame, self._turns, self._reformatters.whole)
+        return pixels.bgr(self._frame, self._turns)
 
     def shrunk(self, size: pixels.Size) -> np.ndarray:
         """`bgr()` resized as OpenCV's linear interpolation does it, bit for bit."""
-        return pixels.shrunk_bgr(self._frame, self._turns, size, self._reformatters.whole)
+        return pixels.shrunk_bgr(self._frame, self._turns, size)
 
     def scaled_rgb(self, size: pixels.Size) -> np.ndarray:
         """The picture as ffmpeg would scale it: uint8 RGB, (height, width, 3)."""
-        return pixels.scaled_rgb(self._frame, self._turns, size, self._reformatters.scaled)
+        return pixels.scaled_rgb(self._frame, self._turns, size)
 
     def planes(self, size: pixels.Size) -> pixels.Planes:
         """The picture at `size`, ready to become a JPEG file."""
-        return pixels.planes(self._frame, self._turns, size, self._reformatters.planes)
-
-
-@dataclasses.dataclass(slots=True)
-class Reformatters:
-    """One for each kind of picture: each holds tables for the sizes and formats it was last used with."""
-
-    whole: VideoReformatter = dataclasses.field(default_factory=VideoReformatter)
-    scaled: VideoReformatter = dataclasses.field(default_factory=VideoReformatter)
-    planes: VideoReformatter = dataclasses.field(default_factory=VideoReformatter)
+        return pixels.planes(self._frame, self._turns, size)
 
 
 class Unsteady(Exception):
     """The stream is broken, and what several decoding threads make of that differs from one time to the next."""
 
 
-def steadily(decode: Callable[[int], Answer], threads: int | None) -> Answer:
+def steadily(decode: Callable[[int], Answer], sharing: int = 1) -> Answer:
     """Call `decode` with a number of threads, and once more with a single one if the stream turns out to be broken.
 
     Args:
-      threads: as many as there are cores if None.
+      sharing: how many videos are being decoded at once; they share the cores.
     """
+    threads = len(os.sched_getaffinity(0)) // sharing
     try:
-        return decode(threads or len(os.sched_getaffinity(0)))
+        # One more than cores, so that all have work while the picture before is looked at; one alone is cheapest.
+        return decode(threads + 1 if threads > 1 else 1)
     except Unsteady:
         return decode(1)
 
@@ -210,12 +202,13 @@ class Media:
             first = [frame for frame, _ in zip(frames, range(_PEEK), strict=False)]
             self.fps = _rate_of([frame.time for frame in first if frame.time is not None])
             frames = _chain(first, frames)
-        reformatters = Reformatters()
         origin = Fraction(self._stream.start_time or 0) * self._stream.time_base
         step = 1 / self.fps
-        shift = 0.0
+        shift, stored, nbytes = 0.0, (0, 0), 0
+        clock = Clock()
         for frame in frames:
-            exact = None if frame.pts is None else frame.pts * Fraction(frame.time_base)
+            shown = clock.guess(frame.pts, frame.dts)
+            exact = None if shown is None else shown * Fraction(frame.time_base)
             time_s = self.end_s if exact is None else float(exact) + shift
             if self.frames:
                 if time_s < self._last_s - _NEW_CLOCK_S:
@@ -227,13 +220,18 @@ class Media:
             else:
                 self.start_s = time_s
             self._patched |= frame.is_corrupt
+            if frame.colorspace not in _COLOUR_MATRICES:
+                # It refuses all others, known (YCgCo, ICtCp) or not: colours that are off are better than no picture.
+                frame.colorspace = _UNSPECIFIED
             turns = _quarter_turns(frame)
             duration_s = float(frame.duration * frame.time_base) if frame.duration else step
             self._last_s, self.end_s = time_s, time_s + duration_s
+            if (frame.width, frame.height) != stored:
+                stored, nbytes = (frame.width, frame.height), sum(plane.buffer_size for plane in frame.planes)
             if self._size is None:
                 self._size = _displayed_size(frame, self._stream, turns)
             since = None if exact is None else exact - origin
-            yield Picture(self.frames, time_s, duration_s, since, frame, reformatters, turns)
+            yield Picture(self.frames, time_s, duration_s, since, nbytes, frame, turns)
             self.frames += 1
         broken = self._patched or self.corrupt_packets or not self.frames or self.damage()
         if broken and self._threads > 1:
@@ -249,6 +247,10 @@ class Media:
                 packet = next(packets)
             except StopIteration:
                 return
+            except IndexError:
+                # PyAV knows the streams that were there at first; one that begins later (MPEG-TS) is not ours to read.
+                packets = self._container.demux(self._read)
+                continue
             except av.error.FFmpegError as error:
                 _raise_for_memory(error)
                 # The container itself breaks off here; what follows cannot be found.
@@ -275,7 +277,10 @@ class Media:
 
     def _drain(self) -> Iterator[Any]:
         try:
-            yield from self._stream.codec_context.decode(None)
+            for frame in self._stream.codec_context.decode(None):
+                # Only frames that come by way of a packet are given their clock.
+                frame.time_base = frame.time_base or self._stream.time_base
+                yield frame
         except av.error.FFmpegError:
             return
 
@@ -304,6 +309,9 @@ class Media:
         if not self._container.format.name.startswith(_STATES_DURATION):
             return None
         stream = self._stream
+        if self._container.format.name == "avi" and stream.frames and stream.average_rate:
+            # ffmpeg shortens the duration of an AVI file by as much as is missing of it, but not its count of frames.
+            return float((stream.start_time or 0) * stream.time_base + stream.frames / stream.average_rate)
         if stream.duration:
             return float((stream.duration + (stream.start_time or 0)) * stream.time_base)
         if not self._container.duration:

@@ -125,8 +125,12 @@ def _reason(error: Exception) -> str:
 
 def _top_boxes(file: Any) -> Iterator[str]:
     """The types of the top-level boxes of an MP4 file, as far as they can be followed."""
+    # A length may claim anything, and a seek to beyond what the file system knows is an error of its own.
+    end = file.seek(0, os.SEEK_END)
     offset = 0
     for _ in range(10_000):
+        if offset >= end:
+            return
         file.seek(offset)
         header = file.read(16)
         if len(header) < 8:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -30,31 +31,33 @@ _GATHERED_FORMATS = ("yuv420p", "yuvj420p")
 #: swscale converts so many pixels of a line at once; what is left over takes another path, with other rounding.
 _ALIGNED = 16
 
+_own = threading.local()
+
 
 def size_of(frame: Any, turns: int) -> Size:
     """The frame's stored size once it is upright."""
     return (frame.height, frame.width) if turns % 2 else (frame.width, frame.height)
 
 
-def bgr(frame: Any, turns: int, reformatter: VideoReformatter | None = None) -> np.ndarray:
+def bgr(frame: Any, turns: int) -> np.ndarray:
     """The frame upright, in its stored size: uint8, (height, width, 3), as OpenCV's reader gives it."""
-    return _upright(_bgr24(frame, reformatter or VideoReformatter()).to_ndarray(), turns)
+    return _upright(_bgr24(frame, _reformatter("whole")).to_ndarray(), turns)
 
 
-def shrunk_bgr(frame: Any, turns: int, size: Size, reformatter: VideoReformatter | None = None) -> np.ndarray:
+def shrunk_bgr(frame: Any, turns: int, size: Size) -> np.ndarray:
     """The frame upright and resized: uint8, (height, width, 3).
 
     The same bytes as `cv2.resize(bgr(frame, turns), size, interpolation=cv2.INTER_LINEAR)`.
     """
     layout = (frame.format.name, frame.width, frame.height, int(frame.colorspace), int(frame.color_range))
     gather = _gather_for(*layout, turns, size)
-    return gather(frame) if gather else _resized(bgr(frame, turns, reformatter), size)
+    return gather(frame) if gather else _resized(bgr(frame, turns), size)
 
 
-def scaled_rgb(frame: Any, turns: int, size: Size, reformatter: VideoReformatter) -> np.ndarray:
+def scaled_rgb(frame: Any, turns: int, size: Size) -> np.ndarray:
     """The frame upright and scaled as ffmpeg's `-s` does it, bicubic over all its pixels: uint8, (height, width, 3)."""
     width, height = size[::-1] if turns % 2 else size
-    scaled = reformatter.reformat(frame, width, height, "rgb24", interpolation="BICUBIC", threads=1)
+    scaled = _reformatter("scaled").reformat(frame, width, height, "rgb24", interpolation="BICUBIC", threads=1)
     return _upright(scaled.to_ndarray(), turns)
 
 
@@ -74,17 +77,24 @@ class Planes:
         return simplejpeg.encode_jpeg_yuv_planes(self.y, self.u, self.v, quality=quality)
 
 
-def planes(frame: Any, turns: int, size: Size, reformatter: VideoReformatter) -> Planes:
+def planes(frame: Any, turns: int, size: Size) -> Planes:
     """The frame upright, at `size`; each pixel is the mean of those that it stands for."""
     width, height = size[::-1] if turns % 2 else size
-    small = reformatter.reformat(
-        frame, width, height, "yuv420p", dst_color_range="JPEG", interpolation="AREA", threads=1
-    )
+    scale = functools.partial(_reformatter("planes").reformat, dst_color_range="JPEG", interpolation="AREA", threads=1)
+    small = scale(frame, width, height, "yuv420p")
     half = ((width + 1) // 2, (height + 1) // 2)
     shapes = ((width, height), half, half)
     # Copied: rows are padded in the frame, and the planes outlive it.
-    found = (_upright(_plane(small, number)[:rows, :columns], turns) for number, (columns, rows) in enumerate(shapes))
+    views = zip(_views(small), shapes, strict=True)
+    found = (_upright(view[:rows, :columns], turns) for view, (columns, rows) in views)
     return Planes(*(np.ascontiguousarray(plane) for plane in found))
+
+
+def _reformatter(use: str) -> VideoReformatter:
+    """One for each thread, as none may be used by two, and for each use: each holds tables for what it did last."""
+    if not hasattr(_own, use):
+        setattr(_own, use, VideoReformatter())
+    return getattr(_own, use)
 
 
 def _bgr24(frame: Any, reformatter: VideoReformatter) -> Any:
@@ -102,10 +112,9 @@ def _resized(pixels: np.ndarray, size: Size) -> np.ndarray:
     return cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR)
 
 
-def _plane(frame: Any, number: int) -> np.ndarray:
-    """A view of one plane with its padding: uint8, (rows, bytes a row)."""
-    plane = frame.planes[number]
-    return np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+def _views(frame: Any) -> list[np.ndarray]:
+    """A view of each plane with its padding: uint8, (rows, bytes a row)."""
+    return [np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size) for plane in frame.planes]
 
 
 @functools.lru_cache(maxsize=64)
@@ -148,18 +157,19 @@ class _Gather:
         self._turns, self._size = turns, size
         self._columns, self._rows = _Axis(width, across), _Axis(height, down)
         self._frame = av.VideoFrame(self._columns.spread, self._rows.spread, name)
+        self._views = _views(self._frame)
         self._reformatter = VideoReformatter()
 
     def __call__(self, frame: Any) -> np.ndarray:
         columns, rows, gathered = self._columns, self._rows, self._frame
         gathered.colorspace, gathered.color_range = frame.colorspace, frame.color_range
-        _plane(gathered, 0)[rows.into, columns.into] = _plane(frame, 0)[rows.luma, columns.luma]
-        for number in (1, 2):
-            source, target = _plane(frame, number), _plane(gathered, number)
+        (luma, *chroma), (into, *chroma_into) = _views(frame), self._views
+        into[rows.into, columns.into] = luma[rows.luma, columns.luma]
+        for source, target in zip(chroma, chroma_into, strict=True):
             for to_row, from_row in rows.chroma:
                 for to_column, from_column in columns.chroma:
                     target[to_row, to_column] = source[from_row, from_column]
-        converted = _plane(_bgr24(gathered, self._reformatter), 0)
+        (converted,) = _views(_bgr24(gathered, self._reformatter))
         pixels = converted[: rows.spread, : 3 * columns.spread].reshape(rows.spread, columns.spread, 3)
         if (columns.spread, rows.spread) != (columns.kept, rows.kept):
             pixels = cv2.resize(pixels, (columns.kept, rows.kept), interpolation=cv2.INTER_NEAREST)

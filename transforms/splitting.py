@@ -12,9 +12,11 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from transforms.boundaries import ShotWindow
+from transforms.boundaries import Piece, ShotWindow
 from transforms.detection import Progress, SplittingConfig
 from transforms.detectors import Found, cut_detector
 from transforms.media import Media, open_media, steadily
@@ -28,13 +30,13 @@ def split_video(
     config: SplittingConfig,
     *,
     etag: str,
-    threads: int | None = None,
+    sharing: int = 1,
     progress: Progress = lambda frames, time_s: None,
 ) -> dict[str, Any]:
     """Decode a local video once; write its reel and return the summary.
 
     Args:
-      threads: of the decoder; as many as there are cores if None.
+      sharing: how many videos are being decoded at once.
       progress: told the count of frames and the presentation time now and then.
 
     Raises:
@@ -52,7 +54,7 @@ def split_video(
             reel.finish(summary)
         return summary
 
-    return steadily(split, threads)
+    return steadily(split, sharing)
 
 
 def _split(media: Media, reel: ReelWriter, config: SplittingConfig, progress: Progress) -> dict[str, Any]:
@@ -62,21 +64,25 @@ def _split(media: Media, reel: ReelWriter, config: SplittingConfig, progress: Pr
     detector = cut_detector(config, media.nominal_rate, media.fps)
     window = ShotWindow(config, media.fps, detector.delay_s, detector.delay_frames)
     shots: list[Shot] = []
+    # Another thread makes the JPEG files, so that the decoder never waits for them.
+    with ThreadPoolExecutor(1) as encoder:
+        encoding: deque[Future] = deque()
 
-    def write(found: Found, end_s: float | None = None) -> None:
-        cuts, scores = found
-        window.score(scores)
-        window.cut_at(cuts)
-        for piece in window.settled(end_s):
-            shots.append(piece.shot)
-            for frame in piece.frames:
-                reel.add(frame)
+        def write(found: Found, end_s: float | None = None, waiting: int = 2) -> None:
+            cuts, scores = found
+            window.score(scores)
+            window.cut_at(cuts)
+            for piece in window.settled(end_s):
+                shots.append(piece.shot)
+                encoding.append(encoder.submit(_encode, piece, reel))
+            while len(encoding) > waiting:
+                encoding.popleft().result()
 
-    for picture in itertools.chain([first], pictures):
-        window.add(picture, displayed)
-        write(detector.add(picture))
-        progress(media.frames, picture.time_s)
-    write(detector.finish(picture), media.end_s)
+        for picture in itertools.chain([first], pictures):
+            window.add(picture, displayed)
+            write(detector.add(picture))
+            progress(media.frames, picture.time_s)
+        write(detector.finish(picture), media.end_s, waiting=0)
     damage = media.damage()
     return {
         "media": dataclasses.asdict(media.facts()),
@@ -88,6 +94,11 @@ def _split(media: Media, reel: ReelWriter, config: SplittingConfig, progress: Pr
         "corrupt_packets": media.corrupt_packets,
         "first_corrupt_s": media.first_corrupt_s,
     }
+
+
+def _encode(piece: Piece, reel: ReelWriter) -> None:
+    for chosen in piece.frames:
+        reel.add(chosen.encoded())
 
 
 def split_of(video: Video, reel_path: str, summary: dict[str, Any]) -> SplitVideo:

@@ -1,8 +1,8 @@
 """Pictures that may go into the reel, waiting in bounded memory until it is known which of them do.
 
     stills = Stills(short_side_px=448, quality=90)
-    stills.add(picture, facts_size)
-    stills.drop(7); stills.jpeg(8)
+    stills.add(picture, displayed_size)
+    stills.drop(7); stills.take(8).jpeg()
 
 A decoded frame is kept as it is, which costs no time, as most are never asked for. When too many wait, the oldest are
 made small, and when even that is not enough, they become JPEG files.
@@ -19,6 +19,30 @@ from transforms.pixels import Planes, Size
 _BYTES = 160 << 20
 
 
+class Still:
+    """One picture: a decoded frame, its planes at their final size, or a JPEG file."""
+
+    def __init__(self, picture: Picture, size: Size, quality: int):
+        self._form: Picture | Planes | bytes = picture
+        self._size, self._quality = size, quality
+        self.nbytes = picture.nbytes
+
+    def jpeg(self) -> bytes:
+        """The JPEG file."""
+        while not isinstance(self._form, bytes):
+            self.reduce()
+        return self._form
+
+    def reduce(self) -> None:
+        """Make it one step smaller."""
+        if isinstance(self._form, Picture):
+            self._form = self._form.planes(self._size)
+            self.nbytes = self._form.nbytes
+        elif isinstance(self._form, Planes):
+            self._form = self._form.jpeg(self._quality)
+            self.nbytes = len(self._form)
+
+
 class Stills:
     """The pictures that wait, by decode index.
 
@@ -30,7 +54,7 @@ class Stills:
     def __init__(self, short_side_px: int, quality: int):
         self._short_side_px = short_side_px
         self._quality = quality
-        self._waiting: dict[int, tuple[Picture | Planes | bytes, Size]] = {}
+        self._waiting: dict[int, Still] = {}
         self._frames: deque[int] = deque()
         self._planes: deque[int] = deque()
         self._bytes = 0
@@ -40,39 +64,34 @@ class Stills:
 
     def add(self, picture: Picture, size: Size) -> None:
         """Take a picture in; `size` is (width, height) as displayed."""
-        self._put(picture.index, picture, self._small(size))
+        still = Still(picture, self._small(size), self._quality)
+        self._waiting[picture.index] = still
         self._frames.append(picture.index)
+        self._bytes += still.nbytes
         while self._bytes > _BYTES and (self._frames or self._planes):
             self._reduce()
 
+    def take(self, index: int) -> Still:
+        """Hand a picture out; it waits here no longer."""
+        still = self._waiting.pop(index)
+        self._bytes -= still.nbytes
+        return still
+
     def drop(self, index: int) -> None:
         """Forget a picture."""
-        picture, _ = self._waiting.pop(index)
-        self._bytes -= _nbytes(picture)
-
-    def jpeg(self, index: int) -> bytes:
-        """The picture as a JPEG file."""
-        picture, size = self._waiting[index]
-        if isinstance(picture, bytes):
-            return picture
-        return (picture if isinstance(picture, Planes) else picture.planes(size)).jpeg(self._quality)
-
-    def _put(self, index: int, picture: Picture | Planes | bytes, size: Size) -> None:
-        if index in self._waiting:
-            self._bytes -= _nbytes(self._waiting[index][0])
-        self._waiting[index] = picture, size
-        self._bytes += _nbytes(picture)
+        self.take(index)
 
     def _reduce(self) -> None:
-        """Make the oldest picture that is not small yet so; if all are, make the oldest a JPEG file."""
-        index = (self._frames or self._planes).popleft()
-        if index not in self._waiting:
+        """Reduce the oldest picture that is not small yet; if all are, the oldest that is no JPEG file."""
+        small = not self._frames
+        index = (self._planes if small else self._frames).popleft()
+        still = self._waiting.get(index)
+        if still is None:
             return
-        picture, size = self._waiting[index]
-        if isinstance(picture, Planes):
-            self._put(index, picture.jpeg(self._quality), size)
-        elif isinstance(picture, Picture):
-            self._put(index, picture.planes(size), size)
+        self._bytes -= still.nbytes
+        still.reduce()
+        self._bytes += still.nbytes
+        if not small:
             self._planes.append(index)
 
     def _small(self, size: Size) -> Size:
@@ -81,7 +100,3 @@ class Stills:
         limit = self._short_side_px
         scale = min(1.0, limit / min(width, height), 4 * limit / max(width, height))
         return max(1, round(width * scale)), max(1, round(height * scale))
-
-
-def _nbytes(picture: Picture | Planes | bytes) -> int:
-    return len(picture) if isinstance(picture, bytes) else picture.nbytes

