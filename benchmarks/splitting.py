@@ -6,8 +6,8 @@
     python benchmarks/splitting.py --hours 3 VIDEO            # resident memory over a video of three hours
 
 All contenders read the same files in one run, in turns, each in a process of its own that has warmed up on the first
-file. Ratios are medians of the rounds' own ratios to the floor: every frame decoded by libavcodec, with all its threads,
-and thrown away.
+file. Ratios are medians of the rounds' own ratios to the floor: every frame decoded by libavcodec, with all the threads
+that it chooses, and thrown away.
 """
 
 from __future__ import annotations
