@@ -82,6 +82,11 @@ def test_reel_frames_are_spread_evenly_over_the_shot():
     assert gaps.max() <= 16  # 170 frames in 16 parts are 10.6 each; the 5 % and 95 % frames stand for one each
 
 
+def test_boundary_frames_come_before_the_number_of_frames():
+    (piece,) = run(100, [], config=SplittingConfig(reel_min_frames=2, reel_fps=0.1))
+    assert [frame.frame for frame in piece.frames] == [0, 5, 95]
+
+
 def test_slices_of_a_variable_rate_are_cut_in_time():
     times = [n / 25 for n in range(100)] + [4 + n / 5 for n in range(40)]  # 4 s at 25, then 8 s at 5 frames a second
     pieces = run(140, [], 25.0, times=times)

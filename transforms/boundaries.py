@@ -169,7 +169,7 @@ class ShotWindow:
         free = {place for place, index in enumerate(kept) if index not in bounds}
         # Each bound stands for the place that is nearest to it.
         places = [times[0] + part * duration_s / wanted for part in range(wanted)]
-        for index in bounds:
+        for index in itertools.islice(bounds, wanted):
             places.remove(min(places, key=lambda place_s: abs(place_s - times[index - self._start])))
         for place_s in places:
             at = bisect.bisect_left(kept_s, place_s)
