@@ -42,6 +42,7 @@ CONFIG = SplittingConfig(detector="content", threshold=25.0, min_scene_len=15)
 FLOOR = "floor: decode alone"
 LIBRARY = "PySceneDetect, OpenCV"
 CUTS = "reelscribe, cuts"
+TRANSNET = "reelscribe, cuts by TransNetV2"
 
 
 def floor(path: str) -> None:
@@ -95,6 +96,11 @@ def split(path: str) -> None:
         split_video(path, os.path.join(folder, "reel.arrow"), CONFIG, etag="benchmark")
 
 
+def transnet(path: str) -> list[int]:
+    """The cuts of TransNetV2, on one core."""
+    return [first for first, *_ in detect_shots(path, SplittingConfig("transnet"))["shots"]][1:]
+
+
 CONTENDERS: dict[str, Callable] = {
     FLOOR: floor,
     LIBRARY: library_opencv,
@@ -103,6 +109,7 @@ CONTENDERS: dict[str, Callable] = {
     CUTS: cuts_only,
     "reelscribe, cuts, --fast": cuts_fast,
     "reelscribe, cuts + boundary frames + reel": split,
+    TRANSNET: transnet,
 }
 
 
@@ -135,9 +142,9 @@ def measure(name: str, paths: Sequence[str], warm_up: str) -> Cost:
     return Cost(time.perf_counter() - wall, time.process_time() - cpu, cuts)
 
 
-def compare(paths: Sequence[str], warm_up: str, rounds: int) -> list[str]:
-    """A Markdown table of all contenders."""
-    costs: dict[str, list[Cost]] = {name: [] for name in CONTENDERS}
+def compare(names: Sequence[str], paths: Sequence[str], warm_up: str, rounds: int) -> list[str]:
+    """A Markdown table of the contenders of these names."""
+    costs: dict[str, list[Cost]] = {name: [] for name in names}
     for _ in range(rounds):
         for name, measured in costs.items():
             measured.append(Cost(**_in_a_process("--contender", name, "--warm-up", warm_up, *paths)))
@@ -227,6 +234,7 @@ def main() -> None:
     parser.add_argument("videos", nargs="+", metavar="VIDEO")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.0, help="loop each video to at least so long")
+    parser.add_argument("--transnet", action="store_true", help="compare TransNetV2, too, which takes its time")
     parser.add_argument("--at-once", action="store_true")
     parser.add_argument("--hours", type=float, default=0.0, help="measure memory over a video looped to so long")
     for flag in ("--contender", "--warm-up"):
@@ -249,7 +257,8 @@ def main() -> None:
         elif args.at_once:
             lines = at_once(paths[0], args.rounds)
         else:
-            lines = compare(paths, args.videos[0], args.rounds)
+            names = [name for name in CONTENDERS if name != TRANSNET or args.transnet]
+            lines = compare(names, paths, args.videos[0], args.rounds)
     print("\n".join(lines))
 
 

@@ -11,7 +11,7 @@ from synthetic import make_video
 
 from transforms import media_errors
 from transforms.embedded import plain
-from transforms.media import Media, local_path, open_media
+from transforms.media import Media, Unsteady, local_path, open_media, steadily
 from transforms.records import Cue, Span
 
 SCENES = [(1.0, "red"), (1.0, "blue")]
@@ -201,3 +201,17 @@ def test_real_damage_is_found(shared_dir):
     for name in ("handmade/bitflips_mdat.mp4", "decord/corrupted.mp4"):
         media, _ = read(shared_dir / "videos" / name)
         assert (media.corrupt_packets, media.damage_found[1]) == (1, None)
+
+
+def test_decoding_threads_share_the_cores_and_a_broken_stream_gets_one():
+    cores = len(os.sched_getaffinity(0))
+    asked = []
+
+    def decode(threads: int) -> str:
+        asked.append(threads)
+        if threads > 1:
+            raise Unsteady
+        return "steady"
+
+    assert steadily(decode, sharing=2 * cores) == "steady" and asked == [1]
+    assert steadily(decode, sharing=1) == "steady" and asked[1:] == ([1] if cores == 1 else [cores + 1, 1])
