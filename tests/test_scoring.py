@@ -52,3 +52,8 @@ def test_scores_that_cannot_be_meant_fail_the_clip(answer):
     judged = judge(Outcome(captioned(0, "a", "b"), answer=answer))
     assert judged.chosen is None
     assert [letter.error_class for letter in judged.dead_letters] == ["BadScores"]
+
+
+def test_the_same_words_of_two_teachers_score_the_same_and_the_first_teacher_has_them():
+    judged = judge(Outcome(captioned(0, "a cat", "a dog", "a dog"), answer=[0.1, 0.5, 0.5 + 1e-7]))
+    assert (judged.scores, judged.chosen, judged.margin) == ((0.1, 0.5, 0.5), 1, 0.0)

@@ -48,6 +48,9 @@ def judge(outcome: Outcome[CaptionedClip, Sequence[float]], abstain_below: float
     if len(scores) != len(captioned.candidates) or any(score != score for score in scores):
         wrong = Failure("BadScores", f"the selector gave {scores} for {len(captioned.candidates)} captions", "")
         return _failed(captioned, "score", wrong)
+    # The same words fit equally well; their scores differ in the last places with their place in a batch.
+    first: dict[str, float] = {}
+    scores = tuple(first.setdefault(seen.text, score) for seen, score in zip(captioned.candidates, scores, strict=True))
     choice = choose(scores, abstain_below)
     return JudgedClip(captioned, scores, choice.chosen, choice.margin, choice.abstained, captioned.dead_letters)
 
