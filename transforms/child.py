@@ -239,22 +239,19 @@ def decoder_child(memory_bytes: int) -> Any:
         if found is not None:
             _idle.remove(found)
         _busy += 1
-    child = None
     try:
         if found is not None and not found.alive:
             found.close()
             found = None
         child = found or DecoderChild(memory_bytes)
-        yield child
-    except MediaError:
-        if child is not None:
+        try:
+            yield child
+        except MediaError:
             _give_back(child)
-        raise
-    except BaseException:
-        if child is not None:
+            raise
+        except BaseException:
             child.close()  # it may be in the middle of an answer
-        raise
-    else:
+            raise
         _give_back(child)
     finally:
         with _lock:
@@ -276,7 +273,7 @@ def decode(task: str, request: dict[str, Any], limits: Limits) -> Any:
     for last_try in (False, True):
         with decoder_child(limits.memory_bytes) as child:
             try:
-                return child.ask({"task": task, "sharing": max(1, _busy), **request}, limits)
+                return child.ask({"task": task, "sharing": _busy, **request}, limits)
             except _NeverBegan:
                 # An idle process that something else ended; a fresh one is to be had.
                 if last_try:

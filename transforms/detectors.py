@@ -60,15 +60,9 @@ def cut_detector(config: SplittingConfig, nominal_rate: float, fps: float) -> Cu
     rate = framerate_to_fraction(nominal_rate if nominal_rate > 1e-3 else fps)
     if config.detector == "transnet":
         return _TransNet(TransNetDetector(config.threshold, config.min_scene_len))
-    return _Library(
-        library_detector(config.detector, config.threshold, config.min_scene_len), config.min_scene_len, rate
-    )
-
-
-def library_detector(name: str, threshold: float, min_scene_len: int) -> SceneDetector:
-    """PySceneDetect's detector of this name."""
     makers = {"content": _Content, "adaptive": _Adaptive, "hash": HashDetector, "histogram": HistogramDetector}
-    return makers[name](threshold, min_scene_len=min_scene_len)
+    detector = makers[config.detector](config.threshold, min_scene_len=config.min_scene_len)
+    return _Library(detector, config.min_scene_len, rate)
 
 
 class _Position(FrameTimecode):
@@ -114,7 +108,12 @@ class _Library:
 
 
 def _indices(cuts: Iterable[FrameTimecode]) -> list[int]:
-    return sorted({cut.index for cut in cuts if isinstance(cut, _Position)})
+    return sorted({_index(cut) for cut in cuts})
+
+
+def _index(cut: FrameTimecode) -> int:
+    assert isinstance(cut, _Position)  # should a release make its own, no cut is to be lost without a word
+    return cut.index
 
 
 class _QuickScore:

@@ -153,7 +153,6 @@ class Media:
     """An open video: its pictures in one pass, then what was found out on the way.
 
     Attributes:
-      threads: of the decoder.
       cues: of the first (or default) text subtitle track, complete once `pictures` is exhausted.
       corrupt_packets, first_corrupt_s: packets the decoder refused, and the time of the first.
     """
@@ -221,7 +220,7 @@ class Media:
                 self.start_s = time_s
             self._patched |= frame.is_corrupt
             if frame.colorspace not in _COLOUR_MATRICES:
-                # It refuses all others, known (YCgCo, ICtCp) or not: colours that are off are better than no picture.
+                # swscale refuses all others, known (YCgCo, ICtCp) or not: better colours that are off than no picture.
                 frame.colorspace = _UNSPECIFIED
             turns = _quarter_turns(frame)
             duration_s = float(frame.duration * frame.time_base) if frame.duration else step
