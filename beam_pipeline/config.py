@@ -22,8 +22,8 @@ import yaml
 
 from model_handlers import catalogue
 from model_handlers.catalogue import Entry
-from model_handlers.perceptual_weights import digest, find_weights
-from model_handlers.vision import WeightsError
+from model_handlers.perceptual_weights import find_weights
+from model_handlers.weights import WeightsError, digest
 from transforms.detection import SplittingConfig
 from transforms.stitching import StitchingConfig
 

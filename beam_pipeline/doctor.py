@@ -178,7 +178,7 @@ def check_models(profile: str | None, config_file: str | None) -> Iterator[Check
 
 
 def _load_each(models: Iterable[Entry]) -> Iterator[Check]:
-    from model_handlers.vision import WeightsError
+    from model_handlers.weights import WeightsError
 
     for entry in models:
         try:

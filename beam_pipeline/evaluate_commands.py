@@ -20,7 +20,7 @@ from beam_pipeline.config import Config
 from beam_pipeline.evaluate_splitting import Evaluation, evaluate
 from beam_pipeline.evaluate_videos import Setting, choose_detectors, choose_embedders
 from beam_pipeline.usage import UsageError
-from model_handlers.vision import WeightsError
+from model_handlers.weights import WeightsError
 from transforms.reading import Source, find_sources
 from transforms.truth import Truth, TruthError, read_truth, truth_of
 

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from model_handlers.base import ElementwiseHandler
-from model_handlers.vision import Vision, load_vision, open_reel
+from model_handlers.frames import open_reel
+from model_handlers.vision import Vision, load_vision
 from transforms.records import EmbedRequest, Vector
 
 

@@ -13,9 +13,10 @@ from typing import Generic
 
 from model_handlers.base import ElementwiseHandler
 from model_handlers.conse import Conse, load_conse
+from model_handlers.frames import OpenReel, open_reel
 from model_handlers.labels import Labels, load_labels
 from model_handlers.sentences import SentenceEncoder, load_sentences
-from model_handlers.vision import OpenReel, Sight, Vision, load_vision, open_reel
+from model_handlers.vision import Sight, Vision, load_vision
 from transforms.records import AnswerT, Clip, RequestT
 
 LITE_KEY = "lite"

@@ -20,8 +20,10 @@ import numpy as np
 from PIL import Image
 
 from model_handlers.base import ElementwiseHandler
-from model_handlers.perceptual_weights import build_network, digest, find_weights
-from model_handlers.vision import OpenReel, WeightsError, open_reel, use_one_thread
+from model_handlers.frames import OpenReel, open_reel
+from model_handlers.perceptual_weights import build_network, find_weights
+from model_handlers.vision import use_one_thread
+from model_handlers.weights import WeightsError, digest
 from transforms.records import Clip, Span
 from transforms.reel import Reel
 

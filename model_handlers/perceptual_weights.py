@@ -9,7 +9,6 @@ AlexNet or VGG16, to which the `lpips` package adds its heads. Only what is name
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 import re
 import warnings
@@ -17,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from model_handlers import bucket
-from model_handlers.vision import WeightsError, check_sha256
+from model_handlers.weights import WeightsError, check_sha256, digest
 
 #: Torch hub's files, whose names carry the first digits of their SHA-256; only these `.pth` are opened.
 HUB_FILES = {"alexnet-owt-7be5be79.pth": "7be5be79", "vgg16-397923af.pth": "397923af"}
@@ -68,18 +67,6 @@ def _hub_folder() -> str:
     cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
     home = os.path.expanduser(os.environ.get("TORCH_HOME", os.path.join(cache, "torch")))
     return os.path.join(home, "hub", "checkpoints")
-
-
-def digest(path: str) -> str:
-    """The SHA-256 of a file, computed once for as long as it stays as it is."""
-    found = os.stat(path)
-    return _digest(path, found.st_size, found.st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=16)
-def _digest(path: str, size_bytes: int, changed_ns: int) -> str:
-    with open(path, "rb") as weights:
-        return hashlib.file_digest(weights, "sha256").hexdigest()
 
 
 def build_network(path: str) -> Any:

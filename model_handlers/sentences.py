@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from model_handlers.vision import Recent, WeightsError, check_sha256, use_one_thread
+from model_handlers.frames import Recent
+from model_handlers.vision import use_one_thread
+from model_handlers.weights import WeightsError, check_sha256
 
 MODEL = "all-MiniLM-L6-v2"
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"

@@ -8,18 +8,15 @@ follow from the probabilities, or retrieves a sentence that somebody wrote.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 import numpy as np
 
 from model_handlers import motion, wording
+from model_handlers.frames import random_middle_row
 from model_handlers.lite import Lite, LiteHandler
-from model_handlers.vision import OpenReel
 from transforms.records import Clip
 
-#: The middle of a clip, of which the image teacher sees one frame (METHOD 2: 30-70 %).
-MIDDLE = (0.3, 0.7)
 #: ConSE cosine from which a retrieved sentence is said with "it looks like", below with "perhaps"; never plainly, since
 #: the bank's people and actions are not what the network saw.
 SCENE_LIKELY = 0.35
@@ -119,14 +116,6 @@ class FramesTextTeacher(LiteTeacher):
         if fits[best] < TEXT_FITS:
             return view
         return f"{view} The text with it says: {wording.quoted(texts[best])}."
-
-
-def random_middle_row(reel: OpenReel, clip: Clip) -> int:
-    """One of the reel's rows in the middle of the clip, drawn by the clip's id, so that a retry draws the same."""
-    low, high = (clip.span.start_s + part * clip.span.duration_s for part in MIDDLE)
-    rows = reel.within(low, high)
-    draw = int.from_bytes(hashlib.sha256(clip.clip_id.encode()).digest()[:8], "big")
-    return rows[draw % len(rows)]
 
 
 def scene(lite: Lite, picture: np.ndarray) -> str:

@@ -9,18 +9,17 @@ and the selector ask about the same frames.
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import functools
-import hashlib
 import os
 import threading
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from transforms.reel import Reel, ReelError
+from model_handlers.frames import OpenReel, Recent
+from model_handlers.weights import WeightsError, check_sha256
 
 MODEL = "efficientnet-lite0"
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -35,13 +34,8 @@ PIXEL_MEAN, PIXEL_SCALE = 127.0, 128.0
 FRAMES_AT_ONCE = 4
 #: Frames whose features and probabilities are remembered: 9 KB each, so 37 MB.
 FRAMES_REMEMBERED = 4096
-REELS_HELD_OPEN = 16
 
 _loading = threading.RLock()
-
-
-class WeightsError(RuntimeError):
-    """Weights that are missing or are not the ones the catalogue pins; the message says what to install."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,85 +47,6 @@ class Sight:
 
     features: np.ndarray
     probabilities: np.ndarray
-
-
-class Recent:
-    """A bounded memory of the most recently used entries, safe between threads."""
-
-    def __init__(self, capacity: int):
-        self._capacity = capacity
-        self._kept: collections.OrderedDict[Hashable, Any] = collections.OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: Hashable) -> Any | None:
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-            return self._kept.get(key)
-
-    def put(self, key: Hashable, value: Any) -> None:
-        with self._lock:
-            self._kept[key] = value
-            self._kept.move_to_end(key)
-            while len(self._kept) > self._capacity:
-                self._kept.popitem(last=False)
-
-    def __len__(self) -> int:
-        return len(self._kept)
-
-
-class OpenReel:
-    """A reel with the key that its frames are remembered under, and a lock, as its reader serves one thread at a time.
-
-    The key holds the file's identity beside its etag and settings: a reel that was written anew is another reel.
-    """
-
-    def __init__(self, path: str, identity: tuple[int, int, int]):
-        self._reel = Reel.open(path)
-        self.key = (path, self._reel.etag, self._reel.settings, *identity)
-        self._lock = threading.Lock()
-
-    def frames(self, rows: Sequence[int]) -> list[np.ndarray]:
-        with self._lock:
-            return self._reel.frames(rows)
-
-    @property
-    def times(self) -> list[float]:
-        return self._reel.times
-
-    @property
-    def shots(self) -> list[int]:
-        return self._reel.shots
-
-    def nearest(self, time_s: float) -> int:
-        return self._reel.nearest(time_s)
-
-    def within(self, start_s: float, end_s: float) -> list[int]:
-        return self._reel.within(start_s, end_s)
-
-    def uniform(self, start_s: float, end_s: float, count: int) -> list[int]:
-        return self._reel.uniform(start_s, end_s, count)
-
-
-_reels = Recent(REELS_HELD_OPEN)
-
-
-def open_reel(path: str) -> OpenReel:
-    """The reel at `path`, kept open for the clips and teachers that follow.
-
-    Raises:
-      ReelError: it is missing or unreadable.
-    """
-    try:
-        found = os.stat(path)
-    except OSError as error:
-        raise ReelError(f"no readable reel at {path}: {error}") from error
-    identity = (found.st_ino, found.st_size, found.st_mtime_ns)
-    reel = _reels.get((path, identity))
-    if reel is None:
-        reel = OpenReel(path, identity)
-        _reels.put((path, identity), reel)
-    return reel
 
 
 class Vision:
@@ -174,14 +89,6 @@ def _prepare(frame: np.ndarray) -> np.ndarray:
     shrinks = frame.shape[0] > SIDE and frame.shape[1] > SIDE
     small = cv2.resize(frame, (SIDE, SIDE), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     return np.ascontiguousarray(((small.astype(np.float32) - PIXEL_MEAN) / PIXEL_SCALE).transpose(2, 0, 1))
-
-
-def check_sha256(path: str, expected: str) -> None:
-    """Raise `WeightsError` unless the file at `path` is the one whose digest is pinned."""
-    with open(path, "rb") as weights:
-        digest = hashlib.file_digest(weights, "sha256").hexdigest()
-    if digest != expected:
-        raise WeightsError(f"{path} has SHA-256 {digest}, but {expected} is pinned; reinstall the package it came with")
 
 
 def use_one_thread() -> None:

@@ -11,7 +11,7 @@ import urllib.parse
 import pytest
 
 from model_handlers.bucket import fetch
-from model_handlers.vision import WeightsError
+from model_handlers.weights import WeightsError
 
 storage = pytest.importorskip("google.cloud.storage", reason="needs the extra gcp")
 

@@ -9,7 +9,8 @@ import pytest
 from model_handlers import catalogue, conse
 from model_handlers.catalogue import Thresholds
 from model_handlers.labels import FALLBACK, expand, load_labels, with_article
-from model_handlers.vision import WEIGHTS_SHA256, WeightsError, check_sha256
+from model_handlers.vision import WEIGHTS_SHA256
+from model_handlers.weights import WeightsError, check_sha256
 
 ENTRIES = [*catalogue.EMBEDDERS.values(), *catalogue.TEACHERS.values(), *catalogue.SELECTORS.values()]
 

@@ -10,7 +10,8 @@ from lite_media import photographs, texture, write_reel
 
 from benchmarks.calibrate_embedder import auc, best_split, disturbed, operating_points
 from model_handlers import catalogue
-from model_handlers.vision import Recent, Vision, load_vision, open_reel
+from model_handlers.frames import Recent, open_reel
+from model_handlers.vision import Vision, load_vision
 from transforms.records import EmbedRequest, Shot
 
 

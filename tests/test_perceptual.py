@@ -13,9 +13,10 @@ from lpips_weights import VGG, lpips_tensors, torchvision_tensors, write_weights
 from PIL import Image
 
 from model_handlers import perceptual_weights
+from model_handlers.frames import open_reel
 from model_handlers.perceptual import Lpips, LpipsMeasurer, frames_at_1fps, load_lpips, rows_at_1fps
-from model_handlers.perceptual_weights import build_network, digest, find_weights
-from model_handlers.vision import WeightsError, open_reel
+from model_handlers.perceptual_weights import build_network, find_weights
+from model_handlers.weights import WeightsError, digest
 from transforms.records import Span
 from transforms.reel import Reel
 

@@ -5,9 +5,9 @@ import pytest
 from lite_media import clip_of, photographs, texture, write_reel
 
 from model_handlers import catalogue, motion, teachers, wording
+from model_handlers.frames import open_reel
 from model_handlers.labels import load_labels
 from model_handlers.motion import Motion
-from model_handlers.vision import open_reel
 
 LABELS = load_labels()
 GOLDEN, LABRADOR, TABBY, SOFA = 207, 208, 281, 831

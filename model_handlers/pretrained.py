@@ -1,0 +1,62 @@
+"""Load a checkpoint through Transformers' own classes: safetensors alone, never code that came with it.
+
+    model = load_model("AutoModelForImageTextToText", settings, device)
+    processor = load_part("AutoProcessor", settings)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from model_handlers.checkpoints import locate
+from model_handlers.devices import Device
+from model_handlers.resident import loaded_once
+from model_handlers.settings import Settings
+from model_handlers.weights import WeightsError
+
+
+def load_model(kind: str, settings: Settings, device: Device, **more: Any) -> Any:
+    """A model on its device, ready to answer; one copy of it a process, whoever asks.
+
+    Args:
+      kind: a class of Transformers by name. more: for its `from_pretrained`.
+
+    Raises:
+      WeightsError: the files are missing, out of reach, or do not fit the class; the message says what to do.
+    """
+    key = (kind, settings.weights, settings.revision, device, tuple(sorted(more.items())))
+    return loaded_once(key, lambda: _load_model(kind, settings, device, more))
+
+
+def _load_model(kind: str, settings: Settings, device: Device, more: dict[str, Any]) -> Any:
+    model, report = _from_pretrained(
+        kind, settings, dtype=device.dtype, use_safetensors=True, output_loading_info=True, **more
+    )
+    # Transformers fills in what is missing at random and only logs it; such captions would be noise.
+    if missing := sorted(report["missing_keys"]):
+        raise WeightsError(f"{settings.weights} lacks {len(missing)} tensors of {kind}, such as {missing[0]}")
+    return model.to(device.name).eval().requires_grad_(False)
+
+
+def load_part(kind: str, settings: Settings, **more: Any) -> Any:
+    """A processor, tokenizer or configuration of a checkpoint.
+
+    Raises:
+      WeightsError: see `load_model`.
+    """
+    return _from_pretrained(kind, settings, **more)
+
+
+def _from_pretrained(kind: str, settings: Settings, **more: Any) -> Any:
+    import transformers
+
+    place = locate(settings.weights, settings.revision)
+    try:
+        return getattr(transformers, kind).from_pretrained(place.path, **place.hub, **more)
+    except AttributeError as error:
+        if hasattr(transformers, kind):
+            raise
+        raise WeightsError(f"this Transformers ({transformers.__version__}) has no {kind}; upgrade it") from error
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        told = " ".join(str(error).split())
+        raise WeightsError(f"{settings.weights} can't be loaded as {kind}: {told}") from error
