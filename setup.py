@@ -39,6 +39,8 @@ EXTRAS = {
         "torchvision>=0.21",
         "transformers>=4.51,<6",
         "safetensors>=0.5",
+        # Reads the tokenizers of SigLIP and of models before 2024.
+        "sentencepiece>=0.2",
         "lpips>=0.1.4",
         # Without scipy Beam's RunInference can't measure a model's memory and says so at every load.
         "scipy>=1.11",

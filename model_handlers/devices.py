@@ -13,7 +13,8 @@ from typing import Any
 #: GPUs compute in bfloat16 from this generation on (Ampere); the ones before do so in float16.
 BFLOAT16_FROM = (8, 0)
 
-DTYPES = ("auto", "float32", "bfloat16", "float16")
+#: "auto" is bfloat16 on a GPU that computes in it, "auto-float16" float16 on any; both are float32 on a CPU.
+DTYPES = ("auto", "auto-float16", "float32", "bfloat16", "float16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,16 +74,17 @@ def choose_device(dtype: str = "auto") -> Device:
     """The GPU with the most free memory, or the CPU where there is none.
 
     Args:
-      dtype: one of `DTYPES`; "auto" is bfloat16 or float16 on a GPU, float32 on a CPU.
+      dtype: one of `DTYPES`.
     """
     import torch
 
     if not torch.cuda.is_available():
-        return Device("cpu", torch.float32 if dtype == "auto" else getattr(torch, dtype))
+        return Device("cpu", torch.float32 if dtype.startswith("auto") else getattr(torch, dtype))
     free = [torch.cuda.mem_get_info(number)[0] for number in range(torch.cuda.device_count())]
     number = free.index(max(free))
-    if dtype == "auto":
-        dtype = "bfloat16" if torch.cuda.get_device_capability(number) >= BFLOAT16_FROM else "float16"
+    if dtype.startswith("auto"):
+        able = torch.cuda.get_device_capability(number) >= BFLOAT16_FROM
+        dtype = "bfloat16" if able and dtype == "auto" else "float16"
     return Device(f"cuda:{number}", getattr(torch, dtype))
 
 

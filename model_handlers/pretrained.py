@@ -1,11 +1,13 @@
 """Load a checkpoint through Transformers' own classes: safetensors alone, never code that came with it.
 
-    model = load_model("AutoModelForImageTextToText", settings, device)
-    processor = load_part("AutoProcessor", settings)
+model = load_model("AutoModelForImageTextToText", settings, device)
+processor = load_part("AutoProcessor", settings)
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from model_handlers.checkpoints import locate
@@ -29,13 +31,30 @@ def load_model(kind: str, settings: Settings, device: Device, **more: Any) -> An
 
 
 def _load_model(kind: str, settings: Settings, device: Device, more: dict[str, Any]) -> Any:
-    model, report = _from_pretrained(
-        kind, settings, dtype=device.dtype, use_safetensors=True, output_loading_info=True, **more
-    )
+    with _quietly():
+        model, report = _from_pretrained(
+            kind, settings, dtype=device.dtype, use_safetensors=True, output_loading_info=True, **more
+        )
     # Transformers fills in what is missing at random and only logs it; such captions would be noise.
     if missing := sorted(report["missing_keys"]):
         raise WeightsError(f"{settings.weights} lacks {len(missing)} tensors of {kind}, such as {missing[0]}")
     return model.to(device.name).eval().requires_grad_(False)
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep Transformers from listing every tensor that half a model leaves out, and from drawing bars."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def load_part(kind: str, settings: Settings, **more: Any) -> Any:
@@ -57,6 +76,6 @@ def _from_pretrained(kind: str, settings: Settings, **more: Any) -> Any:
         if hasattr(transformers, kind):
             raise
         raise WeightsError(f"this Transformers ({transformers.__version__}) has no {kind}; upgrade it") from error
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         told = " ".join(str(error).split())
         raise WeightsError(f"{settings.weights} can't be loaded as {kind}: {told}") from error

@@ -3,14 +3,15 @@
     settings = UmtSettings("l16_25m.pth", sha256="...", tokenizer="bert-large-uncased", frames=12)
     captioned | RunInference(UmtSelector("umt-l16", settings))        # answers one probability a candidate
 
-A caption of more than 32 tokens is read in pieces, whose probabilities are averaged by their tokens (see
-`long_captions`).
+A caption of more than 32 tokens is read in pieces, whose odds are averaged by their tokens (see `long_captions`). A mean
+of probabilities would let one good sentence carry the wrong ones.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -25,6 +26,9 @@ from model_handlers.umt_inputs import TEXT_TOKENS
 from model_handlers.umt_scoring import Umt, UmtClip
 from model_handlers.weights import WeightsError, digest
 from transforms.records import CaptionedClip
+
+#: A probability of nought or one has no odds; nearer to them nothing is told apart.
+LEAST = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +101,7 @@ class UmtJudge:
         )
 
     def finish(self, request: CaptionedClip, raw: Sequence[tuple[list[float], tuple[int, ...]]]) -> tuple[float, ...]:
-        return tuple(long_captions.combine(scores, tokens) for scores, tokens in raw)
+        return tuple(_together(scores, tokens) for scores, tokens in raw)
 
 
 class UmtSelector(ResidentHandler[CaptionedClip, tuple[float, ...]]):
@@ -120,6 +124,15 @@ class UmtSelector(ResidentHandler[CaptionedClip, tuple[float, ...]]):
             )
 
         return UmtJudge(loaded_once(("umt", settings, device), load))
+
+
+def _together(probabilities: Sequence[float], tokens: Sequence[int]) -> float:
+    """The probability of a caption whose pieces have these; of one piece, its own."""
+    if len(probabilities) == 1:
+        return probabilities[0]
+    bounded = [min(max(probability, LEAST), 1.0 - LEAST) for probability in probabilities]
+    logit = long_captions.combine([math.log(one / (1.0 - one)) for one in bounded], tokens)
+    return 1.0 / (1.0 + math.exp(-logit))
 
 
 def _tokenizer_folder(settings: UmtSettings) -> str:

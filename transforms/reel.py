@@ -180,7 +180,8 @@ class Reel:
 
     def frames(self, rows: Iterable[int]) -> list[np.ndarray]:
         """The frames of `rows` as RGB arrays, uint8, (height, width, 3)."""
-        return [np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB")) for jpeg in self.jpegs(rows)]
+        # Copies, as torch warns of arrays that can't be written to.
+        return [np.array(Image.open(io.BytesIO(jpeg)).convert("RGB")) for jpeg in self.jpegs(rows)]
 
     def frames_at(self, times: Sequence[float]) -> list[np.ndarray]:
         """The frames nearest to `times`, as RGB arrays."""
