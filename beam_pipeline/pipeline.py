@@ -12,12 +12,16 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+from collections.abc import Mapping
 
 import apache_beam as beam
+from apache_beam.ml.inference.base import ModelHandler
 
 from beam_pipeline.config import Config
 from model_handlers.catalogue import Entry
-from transforms.captioning import CaptionClips, Teacher
+from model_handlers.resident import ResidentHandler
+from model_handlers.taking_turns import TakeTurns
+from transforms.captioning import CaptionClips, Teacher, Together
 from transforms.committing import CommitVideos
 from transforms.embedding import EmbedShots
 from transforms.measuring import MeasureClips
@@ -47,12 +51,12 @@ class CurateVideos(beam.PTransform):
 
         read = sources | "Read videos" >> ReadVideos()
         split = read.videos | "Detect shots" >> DetectShots(config.splitting, reels_of(self.output))
-        shots = split.videos | "Embed shots" >> EmbedShots(config.embedder.build())
+        shots = split.videos | "Embed shots" >> EmbedShots(*placed(config.embedder, config))
         events = shots | "Stitch shots" >> StitchShots(config.stitching, functools.partial(embedded, config=config))
         clips = events | "Clips" >> beam.FlatMap(lambda stitched: stitched.clips)
-        captioned = clips | "Caption clips" >> CaptionClips([teacher_of(entry) for entry in config.teachers])
-        judged = captioned | "Judge captions" >> JudgeCaptions(config.selector.build(), config.abstain_below)
-        measured = [clips | "Measure clips" >> MeasureClips(config.measure.build())] if config.measure else []
+        captioned = clips | "Caption clips" >> CaptionClips(*teachers_of(config))
+        judged = captioned | "Judge captions" >> JudgeCaptions(*placed(config.selector, config), config.abstain_below)
+        measured = [clips | "Measure clips" >> MeasureClips(*placed(config.measure, config))] if config.measure else []
 
         finished = (events, judged, *measured) | "Assemble videos" >> AssembleVideos(run_id, versions)
         failed = (read.failed, split.failed) | beam.Flatten() | "Fail videos" >> FailVideos(run_id, versions)
@@ -70,9 +74,31 @@ def embedded(split: SplitVideo, config: Config) -> str:
     return fingerprints_of(split.video, config)["embed"]
 
 
-def teacher_of(entry: Entry) -> Teacher:
+def placed(entry: Entry, config: Config) -> tuple[ModelHandler, Mapping[str, str]]:
+    """A model's handler, and the resource hints of its stage."""
+    handler = entry.build()
+    if isinstance(handler, ResidentHandler) and config.placement.one_copy_per == "machine":
+        handler = handler.shared_by_machine(config.placement.gpus)
+    return handler, config.hints_of(entry)
+
+
+def teachers_of(config: Config) -> tuple[list[Teacher], Together | None]:
+    """The teachers of a configuration, and those of them that take turns on a GPU."""
+    teachers = [teacher_of(entry, *placed(entry, config)) for entry in config.teachers]
+    if config.placement.teachers == "apart":
+        return teachers, None
+    members = {t.name: t.handler for t in teachers if isinstance(t.handler, ResidentHandler)}
+    if not members:
+        return teachers, None
+    turns: ModelHandler = TakeTurns(
+        members, at_once=config.placement.models_at_once, per_turn=config.placement.clips_per_turn
+    )
+    return teachers, Together(frozenset(members), turns, config.placement.hints)
+
+
+def teacher_of(entry: Entry, handler: ModelHandler, hints: Mapping[str, str]) -> Teacher:
     """A teacher of the catalogue, ready to be asked."""
-    return Teacher(entry.name, entry.build(), entry.model, entry.revision, entry.prompt_id, entry.needs_text)
+    return Teacher(entry.name, handler, entry.model, entry.revision, entry.prompt_id, entry.needs_text, hints)
 
 
 def reels_of(output: str) -> str:

@@ -1,8 +1,10 @@
 """The catalogue: every embedder, teacher, selector and measure by name, with what to know before choosing it.
 
     catalogue.teacher("lite-frame").build()
+    catalogue.teacher("blip2-opt-2.7b").changed(weights="/models/blip2-opt-2.7b").build()
 
-Importing the catalogue imports no model and no torch; `build` makes a handler, and the handler loads on the worker.
+Importing the catalogue imports no model and no torch; `build` makes a handler, and the handler loads on the worker. The
+small models that come with packages stand here; those that Transformers loads, in `hub_models.yaml`.
 """
 
 from __future__ import annotations
@@ -11,12 +13,13 @@ import dataclasses
 import difflib
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Self
 
-from model_handlers import embedders, perceptual, selection, sentences, teachers, vision
+from apache_beam.ml.inference.base import ModelHandler
+
+from model_handlers import embedders, hub, perceptual, selection, sentences, teachers, vision
 from model_handlers.base import ElementwiseHandler
-
-Inputs = Literal["V", "V-S", "V-M", "V-S-M", "S-M"]
+from model_handlers.settings import Inputs, Settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +38,10 @@ class Thresholds:
     redundant: float
 
 
+#: The paper's, for ImageBind (METHOD 1); its image encoder is CLIP ViT-H/14, frozen.
+PAPER_THRESHOLDS = Thresholds(transition=1.0, stitch=0.6, still=0.15, redundant=0.3)
+
+
 @dataclasses.dataclass(frozen=True)
 class Entry:
     """One model of the catalogue.
@@ -44,12 +51,17 @@ class Entry:
       model, revision: the checkpoint; every candidate caption carries both.
       licence: of the weights.
       summary: one line: what it does, and how weak it is.
-      factory: makes the handler.
+      factory: makes the handler: without arguments, or of a name and settings where the entry has settings.
       inputs: what a teacher sees: V(ision), S(ubtitles), M(etadata: title and description).
       needs_text: without subtitles or metadata it is skipped, not failed.
       prompt_id: names the wording; a new wording is a new id, and so a new fingerprint.
       thresholds: of an embedder.
       abstain_below: of a selector: when even the best score is lower, it finds no candidate good.
+      settings: how the model is loaded and asked; None where nothing of that can be chosen.
+      restricted: why the weights may not be used for any purpose; empty where they may.
+      gated: the hub asks for an account that has agreed to the licence.
+      parameters_b: billions of parameters. download_gb: what the hub would send.
+      stands_for: the paper's model whose part it plays.
     """
 
     name: str
@@ -57,15 +69,46 @@ class Entry:
     revision: str
     licence: str
     summary: str
-    factory: Callable[[], ElementwiseHandler]
+    factory: Callable[..., ModelHandler]
     inputs: Inputs = "V"
     needs_text: bool = False
     prompt_id: str = ""
     thresholds: Thresholds | None = None
     abstain_below: float | None = None
+    settings: Settings | None = None
+    restricted: str = ""
+    gated: bool = False
+    parameters_b: float = 0.0
+    download_gb: float = 0.0
+    stands_for: str = ""
 
-    def build(self) -> ElementwiseHandler:
-        return self.factory()
+    def build(self) -> ModelHandler:
+        """Its handler, with nothing loaded yet."""
+        return self.factory(self.name, self.settings) if self.settings else self.factory()
+
+    @property
+    def memory_gb(self) -> float:
+        """GPU memory that it takes in 16 bits, with some for pictures and generation, in GiB; a guide, not a bound."""
+        return round(self.parameters_b * 1e9 * 2 / 2**30 * 1.1 + 1.5, 1) if self.parameters_b else 0.0
+
+    def changed(self, name: str = "", **changes: Any) -> Self:
+        """This entry under another name, or with other settings; what it then is gets written down with each caption.
+
+        Raises:
+          ValueError: a setting that cannot be meant. WeightsError: no such weights.
+        """
+        if self.settings is None:
+            raise ValueError(f"nothing of {self.name} can be changed, not even {next(iter(changes), 'its name')}")
+        settings = dataclasses.replace(self.settings, **changes).checked()
+        return dataclasses.replace(
+            self,
+            name=name or self.name,
+            model=settings.weights,
+            revision=settings.version(),
+            settings=settings,
+            inputs=settings.inputs,
+            prompt_id=settings.prompt_id(),
+        )
 
 
 def look_up(kind: str, entries: Mapping[str, Entry], name: str) -> Entry:
@@ -208,3 +251,27 @@ SELECTORS: dict[str, Entry] = {
         abstain_below=0.75,
     ),
 }
+
+
+def _of_hub(kind: str) -> dict[str, Entry]:
+    entries = {}
+    for model in hub.models(kind):
+        settings, about = model.settings, dict(model.about)
+        limits = about.pop("thresholds", None)
+        entries[model.name] = Entry(
+            name=model.name,
+            model=settings.weights or "named by the profile",
+            revision=settings.revision or "named by the profile",
+            factory=model.family.handler,
+            inputs=settings.inputs,
+            prompt_id=settings.prompt_id(),
+            settings=settings,
+            thresholds=Thresholds(**limits) if limits else None,
+            **about,
+        )
+    return entries
+
+
+EMBEDDERS |= _of_hub("embedders")
+TEACHERS |= _of_hub("teachers")
+SELECTORS |= _of_hub("selectors")

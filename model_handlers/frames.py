@@ -63,6 +63,10 @@ class OpenReel:
         with self._lock:
             return self._reel.frames(rows)
 
+    def jpegs(self, rows: Sequence[int]) -> list[bytes]:
+        with self._lock:
+            return self._reel.jpegs(rows)
+
     @property
     def times(self) -> list[float]:
         return self._reel.times
@@ -120,10 +124,17 @@ def clip_frames(clip: Clip, count: int) -> ClipFrames:
       ReelError: its reel is missing or unreadable.
     """
     reel = open_reel(clip.reel)
-    rows = reel.uniform(clip.span.start_s, clip.span.end_s, count) if count > 1 else [random_middle_row(reel, clip)]
+    rows = clip_rows(reel, clip, count)
     # The frame nearest to a clip without any may lie outside it.
     times = [min(max(reel.times[row] - clip.span.start_s, 0.0), clip.span.duration_s) for row in rows]
     return ClipFrames(reel.frames(rows), times)
+
+
+def clip_rows(reel: OpenReel, clip: Clip, count: int) -> list[int]:
+    """The reel's rows of `clip_frames`."""
+    if count == 1:
+        return [random_middle_row(reel, clip)]
+    return reel.uniform(clip.span.start_s, clip.span.end_s, count)
 
 
 def random_middle_row(reel: OpenReel, clip: Clip) -> int:

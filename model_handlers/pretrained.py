@@ -31,10 +31,9 @@ def load_model(kind: str, settings: Settings, device: Device, **more: Any) -> An
 
 
 def _load_model(kind: str, settings: Settings, device: Device, more: dict[str, Any]) -> Any:
-    with _quietly():
-        model, report = _from_pretrained(
-            kind, settings, dtype=device.dtype, use_safetensors=True, output_loading_info=True, **more
-        )
+    model, report = _from_pretrained(
+        kind, settings, dtype=device.dtype, use_safetensors=True, output_loading_info=True, **more
+    )
     # Transformers fills in what is missing at random and only logs it; such captions would be noise.
     if missing := sorted(report["missing_keys"]):
         raise WeightsError(f"{settings.weights} lacks {len(missing)} tensors of {kind}, such as {missing[0]}")
@@ -71,7 +70,8 @@ def _from_pretrained(kind: str, settings: Settings, **more: Any) -> Any:
 
     place = locate(settings.weights, settings.revision)
     try:
-        return getattr(transformers, kind).from_pretrained(place.path, **place.hub, **more)
+        with _quietly():
+            return getattr(transformers, kind).from_pretrained(place.path, **place.hub, **more)
     except AttributeError as error:
         if hasattr(transformers, kind):
             raise

@@ -16,13 +16,15 @@ from __future__ import annotations
 import collections
 import concurrent.futures
 import contextlib
+import copy
 import dataclasses
 import os
 import threading
 import time
+import uuid
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 from apache_beam.metrics import Metrics
 
@@ -210,6 +212,28 @@ class ResidentHandler(ElementwiseHandler[RequestT, AnswerT, Resident[RequestT, A
     def __init__(self, name: str, settings: Settings):
         super().__init__(name, max_batch=settings.max_batch)
         self.settings = settings
+        self.identifier: str | None = None
+        self._copies = 1
+
+    def shared_by_machine(self, copies: int = 1) -> Self:
+        """This handler with `copies` of its model for all processes of a machine; each stands on a GPU of its own.
+
+        Beam keeps them in one of the processes and sends it requests over a local socket.
+        """
+        shared = copy.copy(self)
+        # Beam finds the copies under this name, which must be no other job's.
+        shared.identifier, shared._copies = f"reelscribe-{self.name}-{uuid.uuid4().hex}", copies
+        return shared
+
+    def share_model_across_processes(self) -> bool:
+        return self.identifier is not None
+
+    def model_copies(self) -> int:
+        return self._copies
+
+    def load_model(self) -> Resident[RequestT, AnswerT]:
+        # Beam keeps what is shared itself, and asks for each of the copies.
+        return self.load() if self.identifier else super().load_model()
 
     @property
     def model_key(self) -> str:

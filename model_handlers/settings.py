@@ -9,12 +9,13 @@ import dataclasses
 import hashlib
 import json
 import re
-from typing import Literal
+from typing import Self, get_args
 
+from model_handlers.checkpoints import version_of
 from model_handlers.devices import DTYPES
+from model_handlers.prompts import Inputs, Prompt, prompt
 
-Inputs = Literal["V", "V-S", "V-M", "V-S-M", "S-M"]
-INPUTS = ("V", "V-S", "V-M", "V-S-M", "S-M")
+INPUTS = get_args(Inputs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +27,8 @@ class Settings:
       revision: a hub model's commit.
       sha256: of a `.pth` file, which is not opened without it.
       inputs: what a teacher sees: V(ision), S(ubtitles), M(etadata: title and description).
-      prompt: a name of `prompts.yaml`, or FILE.yaml#NAME.
+      prompt: a name of `prompts.yaml`, or FILE.yaml#NAME. words: what FILE.yaml said when the job was configured; the
+        file is not there on a worker.
       frames: uniform frames of the clip; 1 is one random frame of its middle, as the paper's image teachers see.
       max_new_tokens: of an answer. text_tokens: of the whole prompt, without the pictures.
       dtype: what it computes in; see `devices.choose_device`.
@@ -43,6 +45,7 @@ class Settings:
     text_tokens: int = 1024
     dtype: str = "auto"
     max_batch: int = 32
+    words: Prompt | None = None
 
     def __post_init__(self) -> None:
         if self.inputs not in INPUTS:
@@ -59,7 +62,32 @@ class Settings:
         if self.sha256 and not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
             raise ValueError(f"sha256 must be 64 hexadecimal digits, not {self.sha256!r}")
 
+    def checked(self) -> Self:
+        """These settings, with what the user's prompt file says now.
+
+        Raises:
+          PromptError: no such prompt, or it has no place for the inputs.
+        """
+        if not self.prompt:
+            return self
+        file, _, name = self.prompt.rpartition("#")
+        kept = dataclasses.replace(self, words=prompt(name, file) if file else None)
+        kept.asked().check(self.inputs)
+        return kept
+
+    def asked(self) -> Prompt:
+        """The prompt. Raises `PromptError` when there is none of that name."""
+        return self.words or prompt(self.prompt)
+
+    def version(self) -> str:
+        """What stands in `captions.revision`: a hub's commit, or a digest of the files; `WeightsError` without them."""
+        return version_of(self.weights, self.revision)
+
+    def prompt_id(self) -> str:
+        """What stands in `captions.prompt_id`: the prompt's words, the inputs, and what else shapes an answer."""
+        return f"{self.asked().prompt_id if self.prompt else 'unasked'}/{self.inputs}/{self.wording()}"
+
     def wording(self) -> str:
         """A short digest of what shapes an answer beside the weights and the prompt's words."""
-        shaping = (self.inputs, self.frames, self.max_new_tokens, self.text_tokens, self.dtype)
+        shaping = (self.frames, self.max_new_tokens, self.text_tokens, self.dtype)
         return hashlib.sha256(json.dumps(shaping).encode()).hexdigest()[:8]

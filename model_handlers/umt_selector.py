@@ -3,8 +3,8 @@
     settings = UmtSettings("l16_25m.pth", sha256="...", tokenizer="bert-large-uncased", frames=12)
     captioned | RunInference(UmtSelector("umt-l16", settings))        # answers one probability a candidate
 
-A caption of more than 32 tokens is read in pieces, whose odds are averaged by their tokens (see `long_captions`). A mean
-of probabilities would let one good sentence carry the wrong ones.
+A caption of more than 32 tokens is read in pieces, whose odds are averaged by their tokens (see `long_captions`). The
+mean of probabilities would let one good sentence carry the wrong ones.
 """
 
 from __future__ import annotations

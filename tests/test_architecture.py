@@ -37,6 +37,9 @@ HEAVY = {
     "scipy",
     "sklearn",
     "skimage",
+    "openai",
+    "httpx2",
+    "vllm",
 }
 
 

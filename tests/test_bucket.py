@@ -10,7 +10,8 @@ import urllib.parse
 
 import pytest
 
-from model_handlers.bucket import fetch
+from model_handlers.bucket import fetch, fetch_folder, version_of_folder
+from model_handlers.checkpoints import locate
 from model_handlers.weights import WeightsError
 
 storage = pytest.importorskip("google.cloud.storage", reason="needs the extra gcp")
@@ -24,6 +25,14 @@ def bucket(monkeypatch, tmp_path):
     class Server(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             place = urllib.parse.urlparse(self.path).path
+            if place.endswith("/o"):
+                prefix = urllib.parse.parse_qs(urllib.parse.urlparse(self.path).query).get("prefix", [""])[0]
+                below = [
+                    {"name": name, "bucket": "models", "generation": str(generation)}
+                    for name, (generation, _) in objects.items()
+                    if name.startswith(prefix)
+                ]
+                return self._answer(200, json.dumps({"items": below}).encode())
             name = urllib.parse.unquote(place.rpartition("/o/")[2])
             if name not in objects:
                 return self._answer(404, b'{"error": {"code": 404, "message": "no such object"}}')
@@ -64,6 +73,33 @@ def test_an_object_is_fetched_once_and_anew_when_it_was_replaced(bucket):
     objects["lpips/alex.safetensors"] = (2, b"second")
     assert pathlib.Path(fetch("gs://models/lpips/alex.safetensors")).read_bytes() == b"second"
     assert pathlib.Path(path).read_bytes() == b"first"
+
+
+def test_a_folder_is_copied_once_a_version_and_only_what_is_wanted(bucket):
+    objects, asked = bucket
+    objects["blip/config.json"] = (1, b"{}")
+    objects["blip/text/vocab.txt"] = (1, b"a")
+    objects["blip/weights.bin"] = (1, b"pickled")
+    objects["blip-2/config.json"] = (1, b"{}")
+    folder = pathlib.Path(locate("gs://models/blip").path)
+    assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()) == [
+        "config.json",
+        "text/vocab.txt",
+    ]
+    before = version_of_folder("gs://models/blip", lambda path: True)
+    assert locate("gs://models/blip/").path == str(folder) and len(asked) == 2
+    objects["blip/text/vocab.txt"] = (2, b"b")
+    assert version_of_folder("gs://models/blip", lambda path: True) != before
+    assert (pathlib.Path(locate("gs://models/blip").path) / "text/vocab.txt").read_bytes() == b"b"
+    assert (folder / "text/vocab.txt").read_bytes() == b"a"
+
+
+def test_an_object_whose_name_climbs_out_of_the_cache_is_not_copied(bucket, tmp_path):
+    objects, _ = bucket
+    objects["m/../../../evil.json"] = (1, b"x")
+    with pytest.raises(WeightsError, match=r"^there is no checkpoint below gs://models/m$"):
+        fetch_folder("gs://models/m", lambda path: True)
+    assert list(tmp_path.rglob("evil.json")) == []
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_a_file_extends_a_profile_and_changes_what_it_names(tmp_path):
     [
         ("teacher: [lite-frame]", "there is no key 'teacher'; did you mean 'teachers'?"),
         ("teachers: [lite-frmae]", "there is no teacher 'lite-frmae'; did you mean 'lite-frame'?"),
-        ("teachers: []", "teachers must be a list of different names"),
+        ("teachers: []", "teachers must be a list of names or mappings"),
         ("stitching: {max_clip: 3}", "there is no key 'max_clip'; did you mean 'max_clip_s'?"),
         ("splitting: {rules: panda}", "did you mean 'panda70m'?"),
         ("splitting: {detector: contnet}", "content"),
@@ -62,7 +62,16 @@ def test_a_file_extends_a_profile_and_changes_what_it_names(tmp_path):
         ("- 1", "must be a mapping"),
         ("a: [", "cannot read the configuration"),
         ("stitching: 3", "must be a mapping"),
-        ("embedder: [a]", "embedder must be one name"),
+        ("embedder: [a]", "embedder must be a name of the catalogue or a mapping with like:"),
+        ("teachers: [lite-frame, lite-frame]", "there are two teachers 'lite-frame'"),
+        ("teachers: [{name: mine}]", "A teacher of your own says like: which of them it resembles"),
+        ("teachers: [{like: lite-frame, frames: 3}]", "nothing of lite-frame can be changed, not even frames"),
+        ("placement: {teachers: alone}", "teachers must be apart or together, not 'alone'"),
+        ("placement: {models_at_once: 1}", "models_at_once is for teachers that are together"),
+        ("placement: {acelerator: x}", "did you mean 'accelerator'?"),
+        ("placement: {accelerator: l4}", "accelerator must be like type:nvidia-l4;count:1;install-nvidia-driver"),
+        ("placement: {min_ram: lots}", "min_ram must be like 30GB, not 'lots'"),
+        ("placement: {gpus: 2}", "add one_copy_per: machine"),
     ],
 )
 def test_a_mistake_is_told_in_one_line_with_the_nearest_right_name(tmp_path, text, message):

@@ -9,8 +9,10 @@ import types
 
 import pytest
 
-from beam_pipeline import doctor
-from beam_pipeline.doctor import Check, diagnose, print_checks
+from beam_pipeline import checks as doctor_checks
+from beam_pipeline import doctor, doctor_models
+from beam_pipeline.checks import Check, print_checks
+from beam_pipeline.doctor import diagnose
 from model_handlers.base import ElementwiseHandler
 from model_handlers.catalogue import Entry
 
@@ -26,7 +28,7 @@ def test_this_machine_passes_with_every_model_of_the_default_profile_loaded(tmp_
     names = [check.name for check in checks if not check.name.startswith("model ")]
     assert names == [
         "python", "packages base", "packages local", "packages gcp", "memory", "cores", "decoding", "encoding",
-        "configuration", "gpu", "output", "space",
+        "configuration", "licences", "gpu", "output", "space",
     ]  # fmt: skip
     assert list(tmp_path.iterdir()) == []
 
@@ -67,7 +69,7 @@ def test_missing_decoders_warn_and_a_missing_h264_fails():
 
 
 def test_an_unknown_profile_is_told_with_the_nearest_name():
-    (check,) = doctor.check_models("lit", None)
+    (check,) = doctor_models.check_models("lit", None)
     assert (check.name, check.state) == ("configuration", "fail")
     assert "did you mean 'lite'" in check.what
 
@@ -97,7 +99,7 @@ class _Broken(ElementwiseHandler):
 )
 def test_a_model_that_does_not_load_is_a_finding_with_its_fix(message, fix):
     entry = Entry("broken", "m", "1", "MIT", "breaks", lambda: _Broken(message))
-    found = list(doctor._load_each([entry, entry]))
+    found = list(doctor_models.load_each([entry, entry]))
     assert [(check.name, check.state, check.what) for check in found] == [
         ("model broken", "fail", f"RuntimeError: {message}")
     ] * 2
@@ -130,7 +132,7 @@ def test_an_output_that_cannot_be_written_fails_in_one_line(tmp_path):
 @pytest.mark.parametrize(("free_gb", "state"), [(0.5, "fail"), (5, "warn"), (500, "ok")])
 def test_scarce_space_is_told(tmp_path, monkeypatch, free_gb, state):
     usage = types.SimpleNamespace(free=int(free_gb * 2**30))
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda folder: usage)
+    monkeypatch.setattr(doctor_checks.shutil, "disk_usage", lambda folder: usage)
     checks = doctor.check_output(str(tmp_path))
     assert [(check.name, check.state) for check in checks] == [("output", "ok"), ("space", state)]
 

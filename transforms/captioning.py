@@ -2,20 +2,22 @@
 
     clips | CaptionClips([Teacher("lite-frame", handler, ...), ...])     # -> CaptionedClip
 
-Teachers do not know of each other: each is one RunInference of its own, so that a slow one can have its own workers.
-A teacher that fails costs its caption; one whose inputs are absent (no text) is skipped and counted.
+Teachers do not know of each other: each is one RunInference of its own, so that a slow one can have its own workers; or
+several of them take turns on one GPU (`together`). A teacher that fails costs its caption; one whose inputs are absent
+(no text) is skipped and counted.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
-from apache_beam.ml.inference.base import ModelHandler, RunInference
+from apache_beam.ml.inference.base import ModelHandler
 
+from transforms.inference import infer
 from transforms.joining import JoinByCount, Joined, Part, Whole
 from transforms.records import Candidate, CaptionedClip, Clip, DeadLetter, Failure, Outcome
 
@@ -36,6 +38,7 @@ class Teacher:
       handler: answers a `Clip` with its caption, one plain sentence or a few.
       model, revision, prompt_id: provenance, which every candidate carries.
       needs_text: skip clips that have neither subtitles nor title nor description.
+      hints: resource hints of its stage, as Beam has them.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Teacher:
     revision: str = ""
     prompt_id: str = ""
     needs_text: bool = False
+    hints: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def fingerprint(self) -> str:
@@ -52,6 +56,19 @@ class Teacher:
 
     def applies_to(self, clip: Clip) -> bool:
         return not self.needs_text or bool(clip.subtitles or clip.title or clip.description)
+
+
+@dataclasses.dataclass(frozen=True)
+class Together:
+    """Teachers that take turns on one GPU.
+
+    Attributes:
+      names: theirs. handler: answers (name, Clip) with (name, Outcome). hints: resource hints of their stage.
+    """
+
+    names: frozenset[str]
+    handler: ModelHandler
+    hints: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -107,14 +124,51 @@ class AskTeacher(beam.PTransform):
 
     def expand(self, clips: beam.PCollection[Clip]) -> beam.PCollection:
         teacher = self.teacher
-        fitting = clips | "Fitting" >> beam.Filter(teacher.applies_to)
-        skipped = (
-            clips
-            | "Without inputs" >> beam.Filter(lambda clip: not teacher.applies_to(clip))
-            | "Skip" >> beam.Map(_skip, teacher.name)
+        fitting, skipped = _by_inputs(clips, [teacher])
+        asked = (
+            fitting
+            | "Clip" >> beam.Values()
+            | "Caption" >> infer(teacher.handler, teacher.hints)
+            | "Candidate" >> beam.Map(_answered, teacher)
         )
-        asked = fitting | "Caption" >> RunInference(teacher.handler) | "Candidate" >> beam.Map(_answered, teacher)
         return (asked, skipped) | beam.Flatten()
+
+
+@dataclasses.dataclass
+class AskTogether(beam.PTransform):
+    """Ask several teachers that take turns on one GPU for their captions of each clip.
+
+    Clip in, one (clip_id, Part(Candidate | DeadLetter | skip)) out for each teacher; bounded or unbounded.
+    """
+
+    teachers: Sequence[Teacher]
+    together: Together
+
+    def expand(self, clips: beam.PCollection[Clip]) -> beam.PCollection:
+        by_name = {teacher.name: teacher for teacher in self.teachers}
+        fitting, skipped = _by_inputs(clips, self.teachers)
+        asked = (
+            fitting
+            | "Caption" >> infer(self.together.handler, self.together.hints)
+            | "Candidate" >> beam.MapTuple(lambda name, outcome: _answered(outcome, by_name[name]))
+        )
+        return (asked, skipped) | beam.Flatten()
+
+
+def _by_inputs(
+    clips: beam.PCollection[Clip], teachers: Sequence[Teacher]
+) -> tuple[beam.PCollection[tuple[str, Clip]], beam.PCollection]:
+    """(name, clip) for every teacher that can work with the clip, and a skip for every other."""
+    fitting = clips | "Fitting" >> beam.FlatMap(
+        lambda clip: [(teacher.name, clip) for teacher in teachers if teacher.applies_to(clip)]
+    )
+    skipped = (
+        clips
+        | "Without inputs"
+        >> beam.FlatMap(lambda clip: [(clip, teacher.name) for teacher in teachers if not teacher.applies_to(clip)])
+        | "Skip" >> beam.MapTuple(_skip)
+    )
+    return fitting, skipped
 
 
 def _skip(clip: Clip, teacher: str) -> tuple[str, Part]:
@@ -133,9 +187,13 @@ class CaptionClips(beam.PTransform):
     """Caption each clip with every teacher.
 
     Clip in, one CaptionedClip out for each; bounded or unbounded.
+
+    Args:
+      together: those of the teachers that take turns, and how.
     """
 
     teachers: Sequence[Teacher]
+    together: Together | None = None
 
     def __post_init__(self) -> None:
         names = [teacher.name for teacher in self.teachers]
@@ -146,6 +204,11 @@ class CaptionClips(beam.PTransform):
         order = tuple(teacher.name for teacher in self.teachers)
         spread = clips | "Spread" >> beam.Reshuffle()
         wholes = clips | "Wholes" >> beam.Map(lambda clip: (clip.clip_id, Whole(clip)))
-        parts = [spread | f"Ask {teacher.name}" >> AskTeacher(teacher) for teacher in self.teachers]
+        sharing = self.together.names if self.together else frozenset()
+        apart = [teacher for teacher in self.teachers if teacher.name not in sharing]
+        parts = [spread | f"Ask {teacher.name}" >> AskTeacher(teacher) for teacher in apart]
+        if self.together:
+            turns = [teacher for teacher in self.teachers if teacher.name in sharing]
+            parts.append(spread | "Ask together" >> AskTogether(turns, self.together))
         joined = [wholes, *parts] | "All" >> beam.Flatten() | "Join" >> JoinByCount("captions", lambda clip: len(order))
         return joined | "Gather" >> beam.Map(gather, order)

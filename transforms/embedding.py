@@ -6,11 +6,12 @@ split_videos | EmbedShots(handler)     # -> (SplitVideo, {shot index: ShotFeatur
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import apache_beam as beam
-from apache_beam.ml.inference.base import ModelHandler, RunInference
+from apache_beam.ml.inference.base import ModelHandler
 
+from transforms.inference import infer
 from transforms.joining import JoinByCount, Joined, Part, Whole
 from transforms.records import EmbedRequest, Failure, Outcome, Shot, ShotFeatures, SplitVideo, Vector
 
@@ -54,9 +55,11 @@ class EmbedShots(beam.PTransform):
 
     Args:
       handler: answers an `EmbedRequest` with the unit vectors of the shot's (first, last) boundary frames.
+      hints: resource hints, as Beam has them.
     """
 
     handler: ModelHandler
+    hints: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def expand(self, videos: beam.PCollection[SplitVideo]) -> beam.PCollection:
         wholes = videos | "Wholes" >> beam.Map(lambda split: (split.video.video_id, Whole(split)))
@@ -64,7 +67,7 @@ class EmbedShots(beam.PTransform):
             videos
             | "Requests" >> beam.FlatMap(requests_of)
             | "Spread" >> beam.Reshuffle()
-            | "Embed" >> RunInference(self.handler)
+            | "Embed" >> infer(self.handler, self.hints)
             | "Parts" >> beam.Map(lambda embedding: (embedding.request.video_id, Part(features_of(embedding))))
         )
         joined = (wholes, parts) | "Both" >> beam.Flatten() | "Join" >> JoinByCount("shots", n_shots)

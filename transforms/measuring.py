@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
-from apache_beam.ml.inference.base import ModelHandler, RunInference
+from apache_beam.ml.inference.base import ModelHandler
 
+from transforms.inference import infer
 from transforms.records import Clip, Failure, Measurement, Outcome
 from transforms.schemas import MEASURE_STAGE
 
@@ -42,15 +44,17 @@ class MeasureClips(beam.PTransform):
 
     Args:
       handler: answers a `Clip` with its Max Running LPIPS, or None when there is nothing to compare.
+      hints: resource hints, as Beam has them.
     """
 
     handler: ModelHandler
+    hints: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def expand(self, clips: beam.PCollection[Clip]) -> beam.PCollection[Measurement]:
         return (
             clips
             | "Spread" >> beam.Reshuffle()
-            | "Measure" >> RunInference(self.handler)
+            | "Measure" >> infer(self.handler, self.hints)
             | "Measurement" >> beam.Map(_measured).with_output_types(Measurement)
         )
 

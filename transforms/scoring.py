@@ -6,12 +6,13 @@ captioned | JudgeCaptions(selector, abstain_below=0.1)     # -> JudgedClip
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
-from apache_beam.ml.inference.base import ModelHandler, RunInference
+from apache_beam.ml.inference.base import ModelHandler
 
+from transforms.inference import infer
 from transforms.records import CaptionedClip, Failure, JudgedClip, Outcome
 
 NO_CAPTION = Failure("NoCaption", "no teacher could caption this clip", "")
@@ -70,10 +71,12 @@ class JudgeCaptions(beam.PTransform):
 
     Args:
       selector: answers a `CaptionedClip` with one score a candidate.
+      hints: resource hints, as Beam has them.
       abstain_below: see `choose`.
     """
 
     selector: ModelHandler
+    hints: Mapping[str, str] = dataclasses.field(default_factory=dict)
     abstain_below: float | None = None
 
     def expand(self, captioned: beam.PCollection[CaptionedClip]) -> beam.PCollection[JudgedClip]:
@@ -83,7 +86,7 @@ class JudgeCaptions(beam.PTransform):
             captioned
             | "With captions" >> beam.Filter(lambda found: bool(found.candidates))
             | "Spread" >> beam.Reshuffle()
-            | "Score" >> RunInference(self.selector)
+            | "Score" >> infer(self.selector, self.hints)
             | "Choose" >> beam.Map(_judged, self.abstain_below)
         )
         return (judged, failed) | beam.Flatten()

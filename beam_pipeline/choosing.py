@@ -1,0 +1,97 @@
+"""The models that a profile chooses: a name of the catalogue, or a mapping that changes what it names.
+
+choose("teacher", "lite-scene")
+choose("teacher", {"like": "qwen2.5-vl-7b", "name": "mine", "weights": "/models/mine", "inputs": "V-S-M"})
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from beam_pipeline.placement import check_hints
+from model_handlers import catalogue
+from model_handlers.catalogue import Entry
+from model_handlers.settings import Settings
+
+_FIND = {"embedder": catalogue.embedder, "teacher": catalogue.teacher, "selector": catalogue.selector}
+#: What a mapping may say beside settings of the model.
+_OF_ENTRY = ("name", "like", "licence", "commercial", "accelerator", "min_ram")
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """A model, and the resource hints of its own workers, if it has any."""
+
+    entry: Entry
+    hints: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def choose(kind: str, value: Any, complete: bool = True) -> Choice:
+    """The model that a profile's value means.
+
+    Args:
+      kind: "embedder", "teacher" or "selector".
+      value: a name, or a mapping with `name` and/or `like` (the entry it starts from), and what is different.
+      complete: refuse a model whose weights nobody has named yet.
+
+    Raises:
+      ValueError: it can't be meant; the message names the nearest right word. WeightsError: no such weights.
+    """
+    if isinstance(value, str):
+        return _ready(Choice(_FIND[kind](value)), complete)
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{kind} must be a name of the catalogue or a mapping with like:, not {value!r}")
+    name, like = value.get("name"), value.get("like")
+    base = like if like is not None else name
+    if not isinstance(base, str) or not (name is None or (isinstance(name, str) and name)):
+        raise ValueError(f"{kind} needs a name, or like: with one of the catalogue")
+    try:
+        entry = _FIND[kind](base)
+    except ValueError as error:
+        raise ValueError(f"{error} A {kind} of your own says like: which of them it resembles") from error
+    return _ready(_changed(entry, name or base, value), complete)
+
+
+def _changed(entry: Entry, name: str, value: Mapping[str, Any]) -> Choice:
+    known = [field.name for field in dataclasses.fields(entry.settings or Settings) if field.name != "words"]
+    for key in value:
+        check_word("key", key, [*_OF_ENTRY, *known])
+    settings = {key: asked for key, asked in value.items() if key in known}
+    hints = {key: value[key] for key in ("accelerator", "min_ram") if key in value}
+    check_hints(hints)
+    if settings or name != entry.name:
+        changed = entry.changed(name, **settings)
+        if changed.model != entry.model and name != entry.name:
+            # Other weights have another licence, and other distances. Under its own name it is a copy of the same.
+            unknown = "nothing says what its licence allows; add licence: and commercial: true or false"
+            changed = dataclasses.replace(changed, licence="unknown", restricted=unknown, thresholds=None)
+        entry = changed
+    if "licence" in value or "commercial" in value:
+        entry = _licensed(entry, value)
+    return Choice(entry, hints)
+
+
+def _ready(choice: Choice, complete: bool) -> Choice:
+    entry = choice.entry
+    if complete and entry.settings is not None and not entry.settings.weights:
+        raise ValueError(f"{entry.name} needs weights: write {{name: {entry.name}, weights: ...}} in a --config file")
+    return choice
+
+
+def _licensed(entry: Entry, value: Mapping[str, Any]) -> Entry:
+    licence, commercial = value.get("licence", entry.licence), value.get("commercial", False)
+    if not isinstance(licence, str) or not isinstance(commercial, bool):
+        raise ValueError(f"{entry.name}: licence is a text and commercial is true or false")
+    restricted = "" if commercial else f"{licence}; the configuration doesn't say that it allows commercial use"
+    return dataclasses.replace(entry, licence=licence, restricted=restricted)
+
+
+def check_word(what: str, name: Any, known: Iterable[str]) -> None:
+    """Raise `ValueError` with the nearest right word unless `name` is one of those known."""
+    known = list(known)
+    if name not in known:
+        near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.0)
+        raise ValueError(f"there is no {what} {name!r}; did you mean {near[0]!r}? Known: {', '.join(known)}")
