@@ -21,6 +21,7 @@ import yaml
 
 from beam_pipeline.choosing import Choice, check_word, choose
 from beam_pipeline.placement import Placement
+from beam_pipeline.rules import RULES
 from model_handlers import catalogue
 from model_handlers.catalogue import Entry
 from model_handlers.perceptual_weights import find_weights
@@ -33,35 +34,6 @@ DEFAULT_PROFILE = "lite"
 
 class ConfigError(ValueError):
     """A configuration that cannot be meant; the message says which key and what would be right."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Rules:
-    """A named set of splitting rules: what Panda-70M's paper, dataset and released code each use."""
-
-    summary: str
-    shots: Mapping[str, Any]
-    events: Mapping[str, Any]
-
-
-#: METHOD: where the paper, the published dataset and the released code disagree, each is a set of rules of its own.
-RULES = {
-    "paper": Rules(
-        "as the paper says",
-        {"max_shot_s": 5.0, "slice_s": 5.0, "first_fraction": 0.10, "last_fraction": 0.90},
-        {"min_event_s": 2.0, "max_clip_s": 60.0, "trim_fraction": 0.1},
-    ),
-    "panda70m": Rules(
-        "as the published dataset was made",
-        {"max_shot_s": 7.0, "slice_s": 5.0, "first_fraction": 0.05, "last_fraction": 0.95},
-        {"min_event_s": 2.5, "max_clip_s": 60.0, "trim_fraction": 0.1},
-    ),
-    "released": Rules(
-        "the released code's defaults: redundant events stay, nothing is trimmed",
-        {"max_shot_s": 7.0, "slice_s": 5.0, "first_fraction": 0.05, "last_fraction": 0.95},
-        {"min_event_s": 2.0, "max_clip_s": 1200.0, "trim_fraction": 0.0, "redundant_distance": None},
-    ),
-}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import textwrap
 
-from beam_pipeline.config import RULES, load_config, profile_names, profile_values
+from beam_pipeline.config import load_config, profile_names, profile_values
+from beam_pipeline.rules import RULES
 from model_handlers import catalogue
 from model_handlers.catalogue import Entry
 
