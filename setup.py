@@ -37,10 +37,14 @@ EXTRAS = {
         "simplejpeg>=1.9",
         "torch>=2.6,<3",
         "torchvision>=0.21",
-        "transformers>=4.51,<6",
+        "transformers>=5.20,<6",
+        "huggingface_hub>=1.0",
+        "tokenizers>=0.22",
         "safetensors>=0.5",
         # Reads the tokenizers of SigLIP and of models before 2024.
         "sentencepiece>=0.2",
+        # SmolVLM's processor spells numbers out.
+        "num2words>=0.5.14",
         "lpips>=0.1.4",
         # Without scipy Beam's RunInference can't measure a model's memory and says so at every load.
         "scipy>=1.11",

@@ -150,8 +150,9 @@ def choose_embedders(wanted: Sequence[str] | None, config: Config) -> tuple[list
     chosen: dict[str, Embedder] = {}
     notes = []
     # One that the configuration changes is meant as changed; one that would be downloaded must be asked for.
-    known = {**catalogue.EMBEDDERS, config.embedder.name: config.embedder}
-    at_hand = [name for name, entry in known.items() if entry.settings is None or entry is config.embedder]
+    changed = {config.embedder.name: config.embedder} if config.embedder.settings else {}
+    known = {**catalogue.EMBEDDERS, **changed}
+    at_hand = [name for name, entry in known.items() if entry.settings is None or name in changed]
     for entry in [catalogue.look_up("embedder", known, name) for name in wanted or at_hand]:
         try:
             rules = rules_for(entry, config)

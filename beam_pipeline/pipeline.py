@@ -84,7 +84,7 @@ def placed(entry: Entry, config: Config) -> tuple[ModelHandler, Mapping[str, str
 
 def teachers_of(config: Config) -> tuple[list[Teacher], Together | None]:
     """The teachers of a configuration, and those of them that take turns on a GPU."""
-    teachers = [teacher_of(entry, *placed(entry, config)) for entry in config.teachers]
+    teachers = [teacher_of(entry, config) for entry in config.teachers]
     if config.placement.teachers == "apart":
         return teachers, None
     members = {t.name: t.handler for t in teachers if isinstance(t.handler, ResidentHandler)}
@@ -96,8 +96,9 @@ def teachers_of(config: Config) -> tuple[list[Teacher], Together | None]:
     return teachers, Together(frozenset(members), turns, config.placement.hints)
 
 
-def teacher_of(entry: Entry, handler: ModelHandler, hints: Mapping[str, str]) -> Teacher:
+def teacher_of(entry: Entry, config: Config) -> Teacher:
     """A teacher of the catalogue, ready to be asked."""
+    handler, hints = placed(entry, config)
     return Teacher(entry.name, handler, entry.model, entry.revision, entry.prompt_id, entry.needs_text, hints)
 
 

@@ -154,11 +154,14 @@ def special_tokens_of(tokenizer: Any, more: Iterable[str] = ()) -> tuple[str, ..
 
 def _shows(processor: Any, template: str | None, kind: str) -> bool:
     """Whether a video or an image of a chat becomes the placeholder that the processor looks for."""
+    import jinja2
+
     placeholder = getattr(processor, f"{kind}_token", None)
-    if placeholder is None:
+    try:
+        chat = render(processor, Asked("", None, _PROBE, 0).messages([{"type": kind}]), template)
+    except (jinja2.TemplateError, TypeError):
         return False
-    chat = render(processor, Asked("", None, _PROBE, 0).messages([{"type": kind}]), template)
-    return chat.count(placeholder) == 1
+    return placeholder is not None and placeholder in chat
 
 
 def takes_system(speaker: Any, seen: Sequence[Mapping[str, Any]], template: str | None = None) -> bool:

@@ -40,7 +40,11 @@ class ChatTeacher(ResidentHandler[Clip, str]):
 
 
 class ChatNetwork:
-    """A model, its processor and what it is asked; see `resident.Network`."""
+    """A model, its processor and what it is asked; see `resident.Network`.
+
+    Raises:
+      PromptError: the prompt is unknown, or has no line for the inputs.
+    """
 
     def __init__(self, model: Any, form: ChatForm, settings: Settings, device: Device):
         self._form, self._settings, self._dtype = form, settings, device.dtype
@@ -92,9 +96,15 @@ def in_dtype(tensors: Tensors, dtype: Any) -> Tensors:
 
 
 def prompt_of(settings: Settings, usual: str) -> Prompt:
-    """The prompt that the settings name, NAME or FILE.yaml#NAME, or the usual one."""
+    """The prompt that the settings name, NAME or FILE.yaml#NAME, or the usual one.
+
+    Raises:
+      PromptError: it is unknown, or has no line for the inputs.
+    """
     file, _, name = settings.prompt.rpartition("#")
-    return prompt(name or usual, file or None)
+    chosen = prompt(name or usual, file or None)
+    chosen.check(settings.inputs)
+    return chosen
 
 
 class Speaker:
@@ -187,10 +197,11 @@ def padded(tensor: Any, length: int, repeats: bool) -> Any:
     """A row (1, tokens) as (1, length), filled on the left, as what is generated goes on at the right.
 
     Args:
-      repeats: whether it is filled with its own first token, instead of zeros. No attention reaches there, but a
-        repetition penalty counts what was said before, masked or not: this token is counted already.
+      repeats: whether it is filled with its own last token, instead of zeros. No attention reaches there, but a
+        repetition penalty counts what was said before, masked or not: this token is counted already. It ends the
+        template's last line, so it stands for no picture.
     """
     import torch
 
-    fill = tensor[:, :1] if repeats else torch.zeros_like(tensor[:, :1])
+    fill = tensor[:, -1:] if repeats else torch.zeros_like(tensor[:, -1:])
     return torch.cat([fill.expand(-1, length - tensor.shape[1]), tensor], dim=1)

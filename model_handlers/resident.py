@@ -36,7 +36,10 @@ from transforms.records import AnswerT, Failure, Outcome, RequestT
 
 #: On a CPU a larger batch computes no faster, and its pictures take memory.
 CPU_BATCH = 4
-PREPARING_THREADS = min(8, os.cpu_count() or 1)
+PREPARING_THREADS = min(16, os.cpu_count() or 1)
+#: How many of a device's batches there are in one of Beam's. Within it the next pictures are prepared meanwhile; between
+#: two the device waits, which with a single one would cost it half of its time.
+BATCHES_AHEAD = 8
 
 NetworkRequestT = TypeVar("NetworkRequestT", contravariant=True)
 NetworkAnswerT = TypeVar("NetworkAnswerT", covariant=True)
@@ -262,7 +265,8 @@ class ResidentHandler(ElementwiseHandler[RequestT, AnswerT, Resident[RequestT, A
 
     def batch_elements_kwargs(self) -> Mapping[str, Any]:
         # Equal, or Beam starts at one and grows by its own clock; a bundle's last batch is smaller.
-        return {"min_batch_size": self.max_batch, "max_batch_size": self.max_batch}
+        size = BATCHES_AHEAD * self.max_batch
+        return {"min_batch_size": size, "max_batch_size": size}
 
 
 def count_work(namespace: str, work: Work) -> None:

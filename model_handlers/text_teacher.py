@@ -23,7 +23,7 @@ from model_handlers.frames import open_reel
 from model_handlers.labels import Labels, load_labels
 from model_handlers.lite import CLIP_FRAMES
 from model_handlers.pretrained import load_model, load_part
-from model_handlers.prompts import Asked, fit
+from model_handlers.prompts import Asked, PromptError, fit
 from model_handlers.resident import Raw, ResidentHandler
 from model_handlers.settings import Settings
 from model_handlers.vision import Vision, load_vision
@@ -53,6 +53,7 @@ class TextChatNetwork:
 
     Raises:
       WeightsError: the tokenizer holds no chat template.
+      PromptError: the prompt is unknown, or has no line for the inputs or the tags.
     """
 
     def __init__(self, model: Any, tokenizer: Any, settings: Settings, device: Device):
@@ -67,6 +68,8 @@ class TextChatNetwork:
         overhead = self._count(self._rendered(said)) - self._count(said.text)
         self._budget = self._speaker.room(settings.text_tokens) - overhead
         self._recogniser = (load_vision(), load_labels()) if "V" in settings.inputs.split("-") else None
+        if self._recogniser and "tags" not in self._prompt.slots:
+            raise PromptError(f"the prompt {self._prompt.prompt_id} has no line {{tags}} for what the recogniser saw")
 
     def prepare(self, request: Clip) -> Tensors:
         """The tensors of one clip.

@@ -178,13 +178,14 @@ def test_embedders_that_cannot_be_loaded_are_left_out_with_the_reason(monkeypatc
     config = load_config()
     monkeypatch.setattr(catalogue, "EMBEDDERS", {one.name: one for one in known})
     chosen, notes = choose_embedders(None, dataclasses.replace(config, stitching=JOIN_ONLY))
-    assert [(one.entry.name, type(one.model)) for one in chosen] == [("corner", Model)]
+    assert [(one.entry.name, type(one.model)) for one in chosen] == [("corner", Model), ("raw", Model)]
     # Its own distances, and the rest of the configured rules: rules that are off stay off.
     assert chosen[0].rules == dataclasses.replace(JOIN_ONLY, transition_distance=1.1, stitch_distance=0.7)
+    # Nobody has calibrated this one: it starts from the paper's.
+    assert chosen[1].rules == dataclasses.replace(JOIN_ONLY, transition_distance=1.0, stitch_distance=0.6)
     assert notes == [
         "the embedder bare is left out: its packages are missing (reelscribe teachers)",
         "the embedder far is left out: the weights are not here",
-        "the embedder raw is left out: it has no calibrated thresholds",
     ]
     with pytest.raises(ModuleNotFoundError):
         choose_embedders(["bare"], config)

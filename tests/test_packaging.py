@@ -87,7 +87,8 @@ def test_the_base_install_brings_neither_torch_nor_beam(wheel):
 
 def test_every_package_that_the_code_imports_is_asked_for_by_an_extra(wheel):
     requirements = _requirements(wheel)
-    asked = set().union(*(_of(extra, requirements) for extra in ("local", "gcp", "demo", "launcher", "transnet")))
+    extras = ("local", "endpoint", "vllm", "gcp", "demo", "launcher", "transnet")
+    asked = set().union(*(_of(extra, requirements) for extra in extras))
     # markupsafe is half of jinja2.
     asked |= {"markupsafe"}
     owners = packages_distributions()

@@ -57,7 +57,7 @@ def test_the_readmes_teacher_can_be_added_by_following_it(followed, tmp_path):
         make_clip(2, reel=str(tmp_path / "gone.arrow")),
     ]
     with beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"])) as pipeline:
-        captioned = pipeline | beam.Create(clips) | CaptionClips([teacher_of(config.teachers[-1])])
+        captioned = pipeline | beam.Create(clips) | CaptionClips([teacher_of(config.teachers[-1], config)])
         told = captioned | beam.Map(
             lambda one: (one.clip.clip_id, [c.text for c in one.candidates], [d.error_class for d in one.dead_letters])
         )

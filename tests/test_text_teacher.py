@@ -10,6 +10,7 @@ from lite_media import clip_of, photographs, write_reel
 from tiny_words import CAPTIONS
 
 from model_handlers.labels import load_labels
+from model_handlers.prompts import PromptError
 from model_handlers.settings import Settings
 from model_handlers.text_teacher import TextChatTeacher, clip_tags, voted_tags
 from model_handlers.vision import load_vision
@@ -87,6 +88,17 @@ def test_the_model_is_told_tags_and_text_in_turns_of_its_own_form(checkpoint, re
     assert chat.count("<|im_start|>") == 3
 
 
+def test_the_template_alone_writes_what_a_text_begins_with(checkpoint, reel):
+    from tokenizers.processors import TemplateProcessing
+
+    made = teacher(checkpoint).load()._network
+    tokenizer = made._tokenizer
+    beginning = [("<|endoftext|>", tokenizer.pad_token_id)]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing("<|endoftext|> $A", None, beginning)
+    assert tokenizer("Hello.")["input_ids"][0] == tokenizer.pad_token_id
+    assert tokenizer.pad_token_id not in made.prepare(clip_of(reel, 8))["input_ids"][0].tolist()
+
+
 def test_without_any_text_it_still_has_tags(checkpoint, reel):
     chat = told(teacher(checkpoint), clip_of(reel, 8))
     assert "an espresso (" in chat
@@ -134,3 +146,8 @@ def test_a_checkpoint_without_a_chat_template_is_refused_in_one_line(checkpoint,
     (tmp_path / "base/chat_template.jinja").unlink()
     with pytest.raises(WeightsError, match="has no chat template; name an instruct checkpoint"):
         teacher(str(tmp_path / "base")).load()
+
+
+def test_a_prompt_without_a_line_for_the_tags_is_refused_in_one_line(checkpoint):
+    with pytest.raises(PromptError, match=r"the prompt video-sentence-1 has no line \{tags\}"):
+        teacher(checkpoint, prompt="video-sentence").load()

@@ -280,6 +280,7 @@ def make_gemma3(folder: pathlib.Path) -> None:
     tokenizer = GemmaTokenizer(
         vocab=vocab,
         merges=merges,
+        add_bos_token=True,
         extra_special_tokens={
             "image_token": "<image_soft_token>",
             "boi_token": "<start_of_image>",

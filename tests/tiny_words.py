@@ -128,7 +128,7 @@ def llama_tokenizer() -> Any:
     from transformers import LlamaTokenizer
 
     vocab, merges = train_sentencepiece(("<unk>", "<s>", "</s>"))
-    tokenizer = LlamaTokenizer(vocab=vocab, merges=merges, pad_token="<unk>", legacy=False)
+    tokenizer = LlamaTokenizer(vocab=vocab, merges=merges, pad_token="<unk>", legacy=False, add_bos_token=True)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<video>", "<image>"]})
     return tokenizer
 
