@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from beam_pipeline.placement import check_hints
 from model_handlers import catalogue
 from model_handlers.catalogue import Entry
+from model_handlers.checkpoints import is_hub_id
 from model_handlers.settings import Settings
 
 _FIND = {"embedder": catalogue.embedder, "teacher": catalogue.teacher, "selector": catalogue.selector}
+#: Names stand in metrics and in files that Beam makes.
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}")
 #: What a mapping may say beside settings of the model.
 _OF_ENTRY = ("name", "like", "licence", "commercial", "accelerator", "min_ram")
 
@@ -46,13 +50,18 @@ def choose(kind: str, value: Any, complete: bool = True) -> Choice:
         raise ValueError(f"{kind} must be a name of the catalogue or a mapping with like:, not {value!r}")
     name, like = value.get("name"), value.get("like")
     base = like if like is not None else name
-    if not isinstance(base, str) or not (name is None or (isinstance(name, str) and name)):
+    if not isinstance(base, str):
         raise ValueError(f"{kind} needs a name, or like: with one of the catalogue")
+    if name is not None and not (isinstance(name, str) and _NAME.fullmatch(name)):
+        raise ValueError(f"{kind} needs a name of letters, digits, dots and dashes, not {name!r}")
     try:
         entry = _FIND[kind](base)
     except ValueError as error:
         raise ValueError(f"{error} A {kind} of your own says like: which of them it resembles") from error
-    return _ready(_changed(entry, name or base, value), complete)
+    try:
+        return _ready(_changed(entry, name or base, value), complete)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{name or base}: {error}") from error
 
 
 def _changed(entry: Entry, name: str, value: Mapping[str, Any]) -> Choice:
@@ -64,8 +73,8 @@ def _changed(entry: Entry, name: str, value: Mapping[str, Any]) -> Choice:
     check_hints(hints)
     if settings or name != entry.name:
         changed = entry.changed(name, **settings)
-        if changed.model != entry.model and name != entry.name:
-            # Other weights have another licence, and other distances. Under its own name it is a copy of the same.
+        if changed.model != entry.model and (name != entry.name or is_hub_id(changed.model)):
+            # Other weights have another licence, and other distances; a copy of the same keeps its name.
             unknown = "nothing says what its licence allows; add licence: and commercial: true or false"
             changed = dataclasses.replace(changed, licence="unknown", restricted=unknown, thresholds=None)
         entry = changed
@@ -76,8 +85,12 @@ def _changed(entry: Entry, name: str, value: Mapping[str, Any]) -> Choice:
 
 def _ready(choice: Choice, complete: bool) -> Choice:
     entry = choice.entry
-    if complete and entry.settings is not None and not entry.settings.weights:
-        raise ValueError(f"{entry.name} needs weights: write {{name: {entry.name}, weights: ...}} in a --config file")
+    if complete and entry.settings is not None:
+        if not entry.settings.weights:
+            written = f"{{name: {entry.name}, weights: ...}}"
+            raise ValueError(f"{entry.name} needs weights: write {written} in a --config file")
+        # Loads nothing, but refuses what the model can't do.
+        entry.build()
     return choice
 
 

@@ -47,7 +47,7 @@ class Config:
       embedder, teachers, selector: names of the catalogue.
       abstain_below: the selector abstains when its best score is lower; None: never.
       lpips: the weights that Max Running LPIPS is measured with; None: it is not. lpips_sha256: of that file.
-      placement: where the models stand. hints: resource hints of single models, by name. Neither changes a row.
+      placement: where the models stand. hints: resource hints of single models. Neither changes a row.
     """
 
     profile: str
@@ -61,7 +61,7 @@ class Config:
     lpips: str | None = None
     lpips_sha256: str = ""
     placement: Placement = dataclasses.field(default_factory=Placement)
-    hints: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
+    hints: tuple[tuple[Entry, Mapping[str, str]], ...] = ()
 
     @property
     def measure(self) -> Entry | None:
@@ -81,17 +81,19 @@ class Config:
           etag: the version of the source. text_version: of the text beside it.
         """
         split = fingerprint(etag, self.splitting.fingerprint())
-        embed = fingerprint(split, _identity(self.embedder), dataclasses.asdict(self.stitching))
-        captions = fingerprint(embed, text_version, [_identity(teacher) for teacher in self.teachers])
+        embed = fingerprint(split, self.embedder.identity, dataclasses.asdict(self.stitching))
+        captions = fingerprint(embed, text_version, [teacher.identity for teacher in self.teachers])
         # Only what is measured counts, so that datasets from before there were measures stay as they are. The weights'
         # content does, not the place where they lie.
         measured = [["max_running_lpips", self.lpips_sha256]] if self.lpips else []
-        select = fingerprint(captions, _identity(self.selector), self.abstain_below, *measured)
+        select = fingerprint(captions, self.selector.identity, self.abstain_below, *measured)
         return {"split": split, "embed": embed, "captions": captions, "select": select}
 
     def hints_of(self, entry: Entry) -> Mapping[str, str]:
         """The resource hints of a model's stage."""
-        return {**self.placement.hints, **self.hints.get(entry.name, {})}
+        # Not by name: an embedder and a selector may have the same.
+        own = next((hints for model, hints in self.hints if model == entry), {})
+        return {**self.placement.hints, **own}
 
     def fingerprint(self) -> str:
         """Of the whole configuration."""
@@ -117,10 +119,6 @@ class Config:
 def fingerprint(*parts: Any) -> str:
     """A short stable digest of plain values."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _identity(entry: Entry) -> list[str]:
-    return [entry.name, entry.model, entry.revision, entry.prompt_id]
 
 
 def profile_names() -> list[str]:
@@ -207,7 +205,8 @@ def _build(name: str, values: Mapping[str, Any], commercial_only: bool, complete
     rules = RULES[rules_name]
     try:
         embedder, selector = (choose(kind, values.get(kind), complete) for kind in ("embedder", "selector"))
-        teachers = _teachers(values.get("teachers"), complete)
+        placement = _fill(Placement, _section(values, "placement"))
+        teachers = _teachers(values.get("teachers"), complete, placement)
         _check_licences([embedder, *teachers, selector], commercial_only)
         abstain_below = values.get("abstain_below", selector.entry.abstain_below)
         if abstain_below is not None and not (isinstance(abstain_below, int | float) and math.isfinite(abstain_below)):
@@ -225,8 +224,8 @@ def _build(name: str, values: Mapping[str, Any], commercial_only: bool, complete
             abstain_below=abstain_below,
             lpips=lpips,
             lpips_sha256=_digest_of(lpips) if lpips else "",
-            placement=_fill(Placement, _section(values, "placement")),
-            hints={choice.entry.name: choice.hints for choice in (embedder, *teachers, selector) if choice.hints},
+            placement=placement,
+            hints=tuple((choice.entry, choice.hints) for choice in (embedder, *teachers, selector) if choice.hints),
         )
     except (ValueError, TypeError, OSError, WeightsError) as error:
         raise ConfigError(str(error)) from error
@@ -255,13 +254,15 @@ def _section(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return section
 
 
-def _teachers(values: Any, complete: bool) -> list[Choice]:
+def _teachers(values: Any, complete: bool, placement: Placement) -> list[Choice]:
     if not isinstance(values, list) or not values:
         raise ConfigError("teachers must be a list of names or mappings, at least one")
     teachers = [choose("teacher", value, complete) for value in values]
     names = [teacher.entry.name for teacher in teachers]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise ConfigError(f"there are two teachers {twice!r}; give each a name: of its own")
+    if placement.teachers == "together" and (own := next((one for one in teachers if one.hints), None)):
+        raise ConfigError(f"{own.entry.name} has workers of its own, but placement: {{teachers: together}}; drop one")
     return teachers
 
 

@@ -31,7 +31,7 @@ def check_models(profile: str | None, config_file: str | None, commercial_only: 
     from beam_pipeline.config import ConfigError, load_config
 
     try:
-        config = load_config(profile, config_file, commercial_only=commercial_only)
+        config = load_config(profile, config_file, commercial_only=commercial_only, complete=False)
     except ConfigError as error:
         fix = "reelscribe profiles   # lists what can be chosen"
         if str(error).startswith("measures.lpips"):
@@ -74,6 +74,11 @@ def check_files(entry: Entry) -> Check:
     """Are a model's files here, or will they be fetched; does its endpoint answer?"""
     settings, name = entry.settings, f"model {entry.name}"
     assert settings is not None
+    if not settings.weights:
+        fix = f"in a --config file: {{name: {entry.name}, weights: ...}}   # see docs/models.md"
+        return Check(name, "fail", f"nobody has said where its weights are; licence {entry.licence}", fix)
+    from model_handlers.checkpoints import FILES
+
     if url := getattr(settings, "url", ""):
         return _check_endpoint(name, url, os.environ.get(getattr(settings, "key_env", ""), ""))
     if os.path.exists(os.path.expanduser(settings.weights)):
@@ -83,7 +88,8 @@ def check_files(entry: Entry) -> Check:
     if _is_cached(settings.weights, settings.revision):
         return Check(name, "ok", f"{settings.weights} at {settings.revision[:12]} is in the hub's cache")
     told = f"{settings.weights} at {settings.revision[:12]} will be downloaded, {entry.download_gb:.1f} GB"
-    fetch = f"hf download {settings.weights} --revision {settings.revision} --include '*.safetensors' '*.json' '*.txt'"
+    kinds = " ".join(f"'*{ending}'" for ending in FILES)
+    fetch = f"hf download {settings.weights} --revision {settings.revision} --include {kinds}"
     if os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "on", "yes", "true"):
         return Check(name, "fail", f"{settings.weights} is not in the hub's cache, and HF_HUB_OFFLINE is set", fetch)
     if entry.gated and not _has_token():
@@ -103,6 +109,7 @@ def check_download(models: Iterable[Entry]) -> Check:
         entry.settings.weights: entry.download_gb
         for entry in models
         if entry.settings
+        and entry.settings.weights
         and is_hub_id(entry.settings.weights)
         and not hasattr(entry.settings, "url")
         and not _is_cached(entry.settings.weights, entry.settings.revision)
@@ -118,12 +125,13 @@ def check_gpu_memory(config: Config) -> Check:
     """Do the models fit on the GPU together, as they are placed?"""
     import torch
 
-    needs = {entry.name: entry.memory_gb for entry in config.models if entry.memory_gb}
-    teachers = sorted((needs.get(entry.name, 0.0) for entry in config.teachers), reverse=True)
-    others = sum(needs.values()) - sum(teachers)
+    teachers = sorted((entry.memory_gb for entry in config.teachers), reverse=True)
     at_once = config.placement.models_at_once or len(teachers)
-    total = others + sum(teachers[:at_once])
-    told = f"about {total:.0f} GB for {', '.join(needs)} in 16 bits" if needs else "unknown"
+    total = config.embedder.memory_gb + config.selector.memory_gb + sum(teachers[:at_once])
+    names = ", ".join(entry.name for entry in config.models if entry.memory_gb)
+    told = f"about {total:.0f} GB for {names} in 16 bits"
+    if at_once < len(teachers):
+        told += f", with {at_once} teachers at once"
     if not torch.cuda.is_available():
         large = [entry.name for entry in config.models if entry.parameters_b >= LARGE_B]
         if large:
@@ -155,19 +163,21 @@ class _StayHere(urllib.request.HTTPRedirectHandler):
 
 
 def _check_endpoint(name: str, url: str, key: str) -> Check:
-    asked = urllib.request.Request(
-        url.rstrip("/") + "/models", headers={"Authorization": f"Bearer {key}"} if key else {}
-    )
+    headers = {"Authorization": f"Bearer {key}"} if (key := key.strip()) else {}
+    asked = urllib.request.Request(url.rstrip("/") + "/models", headers=headers)
     fix = f"curl {url.rstrip('/')}/models   # start the server, or mend url in the configuration"
     try:
         with urllib.request.build_opener(_StayHere).open(asked, timeout=NETWORK_DEADLINE_S) as answer:
             state: State = "ok"
             told = f"{url} answers ({answer.status})"
     except urllib.error.HTTPError as error:
-        # Not every server lists its models; who refuses the key does answer.
-        state, told = ("fail", f"{url} refuses the key") if error.code in (401, 403) else ("ok", f"{url} answers")
-    except (OSError, ValueError, http.client.HTTPException) as error:
+        refused = "refuses the key" if error.code in (401, 403) else f"answers {error.code}"
+        state, told = "fail", f"{url} {refused}"
+    except (OSError, http.client.HTTPException) as error:
         state, told = "fail", f"{url} doesn't answer: {error}"
+    except ValueError:
+        # Its message repeats the header, and so the key.
+        state, told = "fail", "the key holds what no header may hold, such as a line break"
     return Check(name, state, told, fix if state == "fail" else "")
 
 

@@ -90,8 +90,11 @@ def teachers_of(config: Config) -> tuple[list[Teacher], Together | None]:
     members = {t.name: t.handler for t in teachers if isinstance(t.handler, ResidentHandler)}
     if not members:
         return teachers, None
-    turns: ModelHandler = TakeTurns(
-        members, at_once=config.placement.models_at_once, per_turn=config.placement.clips_per_turn
+    turns = TakeTurns(
+        members,
+        at_once=config.placement.models_at_once,
+        per_turn=config.placement.clips_per_turn,
+        by_machine=config.placement.one_copy_per == "machine",
     )
     return teachers, Together(frozenset(members), turns, config.placement.hints)
 

@@ -29,9 +29,10 @@ class Placement:
         all of them take turns on one GPU.
       models_at_once: of teachers together, how many are in memory at once; the least recently used one makes room.
         None: all.
-      clips_per_turn: of teachers together, the clips that each is given before the next one's turn.
+      clips_per_turn: of teachers together, the clips that each is given before the next one's turn, as far as the
+        runner's bundles hold that many.
       one_copy_per: "process": each worker process loads its models, for runners with one process a GPU; "machine": the
-        processes of a machine share one copy, which a further process of it keeps.
+        processes of a machine share one copy, which one of them keeps.
       gpus: of a machine, with a copy of each model on every one; where a machine shares its copies.
       accelerator, min_ram: resource hints for every stage with a model, as Beam has them; a model may have its own.
     """
@@ -56,8 +57,8 @@ class Placement:
                 raise ValueError(f"{name} must be a whole number from 1 up, not {number!r}")
         if self.models_at_once is not None and self.teachers != "together":
             raise ValueError("models_at_once is for teachers that are together; add teachers: together")
-        if self.gpus > 1 and self.one_copy_per != "machine":
-            raise ValueError("several gpus are for machines that share their copies; add one_copy_per: machine")
+        if self.gpus > 1 and (self.one_copy_per != "machine" or self.teachers == "together"):
+            raise ValueError("several gpus are for models apart with one_copy_per: machine")
         check_hints(self.hints)
 
     @property

@@ -23,7 +23,8 @@ ModelT = TypeVar("ModelT")
 ENVIRONMENT_ERRORS = (MemoryError, KeyboardInterrupt, SystemExit)
 
 _models: dict[str, Any] = {}
-_loading = threading.Lock()
+#: One model at a time: while one loads, Transformers changes torch's default number format for all threads.
+loading = threading.RLock()
 
 
 class ElementwiseHandler(
@@ -59,7 +60,7 @@ class ElementwiseHandler(
         raise NotImplementedError
 
     def load_model(self) -> ModelT:
-        with _loading:
+        with loading:
             if self.model_key not in _models:
                 _models[self.model_key] = self.load()
             return _models[self.model_key]

@@ -91,6 +91,12 @@ class Entry:
         """GPU memory that it takes in 16 bits, with some for pictures and generation, in GiB; a guide, not a bound."""
         return round(self.parameters_b * 1e9 * 2 / 2**30 * 1.1 + 1.5, 1) if self.parameters_b else 0.0
 
+    @property
+    def identity(self) -> list[str]:
+        """What its answers depend on. Files that are known by their digest are the same wherever they lie."""
+        place = "" if self.revision.startswith("sha256 ") else self.model
+        return [self.name, place, self.revision, self.prompt_id]
+
     def changed(self, name: str = "", **changes: Any) -> Self:
         """This entry under another name, or with other settings; what it then is gets written down with each caption.
 
@@ -99,6 +105,9 @@ class Entry:
         """
         if self.settings is None:
             raise ValueError(f"nothing of {self.name} can be changed, not even {next(iter(changes), 'its name')}")
+        if "weights" in changes and changes["weights"] != self.settings.weights:
+            # Neither the commit nor the digest of other weights is theirs.
+            changes = {"revision": "", "sha256": "", **changes}
         settings = dataclasses.replace(self.settings, **changes).checked()
         return dataclasses.replace(
             self,
@@ -107,6 +116,7 @@ class Entry:
             revision=settings.version(),
             settings=settings,
             inputs=settings.inputs,
+            needs_text="V" not in settings.inputs.split("-"),
             prompt_id=settings.prompt_id(),
         )
 

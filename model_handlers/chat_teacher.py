@@ -20,7 +20,7 @@ from model_handlers.frames import clip_frames
 from model_handlers.pretrained import load_model
 from model_handlers.prompts import Asked, Prompt, fit, prompt
 from model_handlers.resident import Raw, ResidentHandler
-from model_handlers.settings import Settings
+from model_handlers.settings import Settings, check_sees
 from transforms.records import Clip
 
 #: One value a token of the text. All other tensors hold pictures, or tell of them, one after another along the first
@@ -32,6 +32,10 @@ Tensors = dict[str, Any]
 
 class ChatTeacher(ResidentHandler[Clip, str]):
     """Asks a vision-language model for a caption of a clip's frames and, by `settings.inputs`, its text."""
+
+    def __init__(self, name: str, settings: Settings):
+        super().__init__(name, settings)
+        check_sees(name, settings)
 
     def network(self, device: Device) -> ChatNetwork:
         model = load_model("AutoModelForImageTextToText", self.settings, device)
@@ -101,8 +105,7 @@ def prompt_of(settings: Settings, usual: str) -> Prompt:
     Raises:
       PromptError: it is unknown, or has no line for the inputs.
     """
-    file, _, name = settings.prompt.rpartition("#")
-    chosen = prompt(name or usual, file or None)
+    chosen = settings.asked() if settings.prompt else prompt(usual)
     chosen.check(settings.inputs)
     return chosen
 

@@ -17,7 +17,7 @@ from model_handlers import prompts
 from model_handlers.devices import Device
 from model_handlers.pretrained import load_part
 from model_handlers.resident import Raw, ResidentHandler
-from model_handlers.settings import Settings
+from model_handlers.settings import Settings, check_sees
 from model_handlers.sighted import Sighted, load_tokenizer, opened, padded, without_float16
 from model_handlers.weights import WeightsError
 from transforms.records import Clip
@@ -133,6 +133,10 @@ def budgets(config: Any, settings: Settings) -> tuple[int, int]:
 
 class InstructTeacher(ResidentHandler[Clip, str]):
     """InstructBLIP, asked by the prompt that the settings name."""
+
+    def __init__(self, name: str, settings: Settings):
+        super().__init__(name, settings)
+        check_sees(name, settings)
 
     def network(self, device: Device) -> Instruct:
         config = load_part("AutoConfig", self.settings)

@@ -28,7 +28,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 
 from apache_beam.metrics import Metrics
 
-from model_handlers.base import ENVIRONMENT_ERRORS, ElementwiseHandler
+from model_handlers.base import ENVIRONMENT_ERRORS, ElementwiseHandler, loading
 from model_handlers.batch_size import BatchSize
 from model_handlers.devices import Device, choose_device, is_broken, is_out_of_memory
 from model_handlers.settings import Settings
@@ -37,8 +37,8 @@ from transforms.records import AnswerT, Failure, Outcome, RequestT
 #: On a CPU a larger batch computes no faster, and its pictures take memory.
 CPU_BATCH = 4
 PREPARING_THREADS = min(16, os.cpu_count() or 1)
-#: How many of a device's batches there are in one of Beam's. Within it the next pictures are prepared meanwhile; between
-#: two the device waits, which with a single one would cost it half of its time.
+#: How many of a device's batches there are in one of Beam's. Within it the next pictures are prepared meanwhile;
+#: between two the device waits, which with a single one would cost it half of its time.
 BATCHES_AHEAD = 8
 
 NetworkRequestT = TypeVar("NetworkRequestT", contravariant=True)
@@ -236,7 +236,10 @@ class ResidentHandler(ElementwiseHandler[RequestT, AnswerT, Resident[RequestT, A
 
     def load_model(self) -> Resident[RequestT, AnswerT]:
         # Beam keeps what is shared itself, and asks for each of the copies.
-        return self.load() if self.identifier else super().load_model()
+        if not self.identifier:
+            return super().load_model()
+        with loading:
+            return self.load()
 
     @property
     def model_key(self) -> str:

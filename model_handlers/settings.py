@@ -91,3 +91,9 @@ class Settings:
         """A short digest of what shapes an answer beside the weights and the prompt's words."""
         shaping = (self.frames, self.max_new_tokens, self.text_tokens, self.dtype)
         return hashlib.sha256(json.dumps(shaping).encode()).hexdigest()[:8]
+
+
+def check_sees(name: str, settings: Settings) -> None:
+    """Raise `ValueError` unless the inputs hold V, for a model that is always shown the frames."""
+    if "V" not in settings.inputs.split("-"):
+        raise ValueError(f"inputs must hold V for {name}, which sees the frames, not {settings.inputs}")

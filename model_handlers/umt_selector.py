@@ -43,12 +43,21 @@ class UmtSettings(Settings):
     tokenizer: str = "google-bert/bert-base-uncased"
     tokenizer_revision: str = "86b5e0934494bd15c9632b12f734a8a67f723594"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("tokenizer", "tokenizer_revision"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"{name} must be a text, not {getattr(self, name)!r}")
+
     def version(self) -> str:
+        if self.sha256:
+            # Without a look at the file, which may be gigabytes in a bucket; whoever opens it compares them.
+            return f"sha256 {self.sha256[:16]}"
         path = self.file()
-        if path.endswith(".pth") and not self.sha256:
+        if path.endswith(".pth"):
             told = f"add sha256: {digest(path)} if you trust the file"
             raise WeightsError(f"{self.weights} is only opened with its SHA-256 pinned; {told}")
-        return f"sha256 {(self.sha256 or digest(path))[:16]}"
+        return f"sha256 {digest(path)[:16]}"
 
     def file(self) -> str:
         """The weights' file, copied from its bucket where it is in one; `WeightsError` when there is none."""

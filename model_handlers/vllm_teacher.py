@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import re
 import uuid
 from collections.abc import Mapping
 
@@ -22,11 +21,20 @@ from model_handlers.endpoint_chats import Correspondent
 from model_handlers.endpoint_teacher import RemoteSettings, RemoteTeacher, kept, terms_of
 from model_handlers.vllm_server import VllmServer
 
-#: Set from the other settings.
-OUR_FLAGS = ("model", "served-model-name", "host", "port", "api-key", "revision", "dtype")
-
-#: What a caption depends on; the others say how much of the machine is used.
-SHAPING_FLAGS = ("quantization", "kv-cache-dtype", "chat-template", "mm-processor-kwargs", "hf-overrides")
+#: What may be said of the server: how much of the machine it uses, and what changes its numbers. Everything else is
+#: refused, as among its flags are some that run a model's code or read pickles, and its parser knows abbreviations.
+MACHINE_FLAGS = (
+    "gpu-memory-utilization",
+    "tensor-parallel-size",
+    "pipeline-parallel-size",
+    "max-num-seqs",
+    "max-num-batched-tokens",
+    "max-model-len",
+    "enforce-eager",
+    "cpu-offload-gb",
+    "swap-space",
+)
+SHAPING_FLAGS = ("quantization", "kv-cache-dtype", "mm-processor-kwargs")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,12 +54,9 @@ class VllmSettings(RemoteSettings):
         if not isinstance(self.server_flags, Mapping):
             raise ValueError(f"server_flags must be a mapping of names to values, not {self.server_flags!r}")
         for name, value in self.server_flags.items():
-            if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9-]*", name):
-                raise ValueError(f"server_flags must have names such as max-model-len, not {name!r}")
-            if name == "trust-remote-code":
-                raise ValueError("server_flags must not hold trust-remote-code: no code of a model's is run")
-            if name in OUR_FLAGS:
-                raise ValueError(f"server_flags must not hold {name}; it follows from the other settings")
+            if name not in (*MACHINE_FLAGS, *SHAPING_FLAGS):
+                known = ", ".join((*MACHINE_FLAGS, *SHAPING_FLAGS))
+                raise ValueError(f"server_flags must not hold {name!r}; known: {known}")
             if isinstance(value, bool) or not isinstance(value, str | int | float | None):
                 raise ValueError(f"the server flag {name} must be a text, a number or null, not {value!r}")
 
@@ -67,6 +72,7 @@ def server_flags(settings: VllmSettings, revision: str) -> dict[str, str | None]
         "host": "127.0.0.1",
         "served-model-name": settings.weights,
         "dtype": settings.dtype,
+        "load-format": "safetensors",
         "seed": "0",
     }
     if revision:

@@ -276,15 +276,15 @@ def write_vllm(folder: pathlib.Path) -> None:
 def serve_as_vllm(arguments: list[str]) -> None:
     """Serve until ended, as vLLM's own module does with such arguments, with a child as vLLM's engine is one.
 
-    `--tell FILE` writes the arguments and the ids of both processes there.
+    `--tell FILE` writes the arguments and the ids of both processes there; else they go into the model's directory.
     """
     given = dict(zip(arguments[::2], arguments[1::2], strict=True))
     if given["--model"].endswith("broken"):
         sys.exit("no kernel image is available for execution on the device")
     engine = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     server = EndpointServer(port=int(given["--port"]), model=given["--served-model-name"])
-    if "--tell" in given:
-        written = pathlib.Path(given["--tell"])
+    if "--tell" in given or os.path.isdir(given["--model"]):
+        written = pathlib.Path(given.get("--tell", os.path.join(given["--model"], "told.log")))
         aside = written.with_suffix(".tmp")
         aside.write_text(json.dumps({"given": given, "pids": [os.getpid(), engine.pid]}))
         aside.replace(written)

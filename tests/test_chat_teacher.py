@@ -69,6 +69,15 @@ def captions(handler, clips):
     return [told.answer or told.failure for told in handler.run_inference(clips, handler.load_model())]
 
 
+def test_a_prompt_of_the_users_own_is_asked_where_its_file_is_not(checkpoint, clips, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("short:\n  version: 1\n  request: Name the colour.\n  request_with_text: Name the colour.\n")
+    settings = Settings(checkpoint("smolvlm"), frames=4, prompt=f"{file}#short").checked()
+    file.unlink()
+    handler = ChatTeacher("tiny", settings)
+    assert network(handler)._prompt.request == "Name the colour."
+
+
 def network(handler):
     return handler.load_model()._network
 

@@ -6,6 +6,7 @@ from beam_pipeline.choosing import Choice, choose
 from beam_pipeline.config import ConfigError, load_config
 from model_handlers import catalogue
 from model_handlers.weights import WeightsError
+from transforms.captioning import Teacher
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -55,9 +56,40 @@ def test_a_prompt_of_ones_own_travels_with_the_settings(tmp_path):
     assert entry.prompt_id.startswith("short-2-")
 
 
+def test_other_weights_need_a_commit_of_their_own_and_bring_no_licence_along():
+    with pytest.raises(WeightsError, match="meta/other needs a pinned revision"):
+        choose("teacher", {"name": "qwen3-vl-2b", "weights": "meta/other"})
+    entry = choose("teacher", {"name": "qwen3-vl-2b", "weights": "meta/other", "revision": COMMIT}).entry
+    assert (entry.licence, entry.revision) == ("unknown", COMMIT) and entry.restricted != ""
+
+
+def test_files_that_are_moved_are_the_same_model(tmp_path):
+    entries = []
+    for folder in (tmp_path / "here", tmp_path / "there"):
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+        (folder / "model.safetensors").write_text("weights")
+        entries.append(choose("teacher", {"name": "qwen3-vl-2b", "weights": str(folder)}).entry)
+    assert entries[0].model != entries[1].model and entries[0].identity == entries[1].identity
+    prints = [Teacher(entry.name, None, entry.model, entry.revision, entry.prompt_id).fingerprint for entry in entries]
+    assert prints[0] == prints[1]
+    (tmp_path / "there" / "model.safetensors").write_text("trained on")
+    later = choose("teacher", {"name": "qwen3-vl-2b", "weights": str(tmp_path / "there")}).entry
+    assert later.identity != entries[0].identity
+
+
+def test_a_teacher_that_reads_text_alone_is_skipped_where_there_is_none():
+    assert choose("teacher", {"name": "qwen2.5-7b-tags", "inputs": "S-M"}).entry.needs_text
+    assert not choose("teacher", {"name": "qwen2.5-7b-tags", "inputs": "V-S"}).entry.needs_text
+
+
 @pytest.mark.parametrize(
     ("kind", "value", "message"),
     [
+        ("teacher", {"name": "qwen3-vl-2b", "inputs": "S-M"}, "inputs must hold V for qwen3-vl-2b, which sees"),
+        ("teacher", {"name": "blip-base", "inputs": "V-S"}, "inputs must be V for blip-base"),
+        ("teacher", {"name": "../x", "like": "blip-base"}, "teacher needs a name of letters, digits, dots and dashes"),
+        ("selector", {"name": "umt-l16", "tokenizer": 5}, "umt-l16: tokenizer must be a text, not 5"),
         ("teacher", {"name": "qwen3-vl-2b", "frmaes": 3}, "there is no key 'frmaes'; did you mean 'frames'?"),
         ("teacher", {"name": "qwen3-vl-2b", "frames": 0}, "frames must be a whole number from 1 up, not 0"),
         ("teacher", {"name": "qwen3-vl-2b", "inputs": "VS"}, "inputs must be one of V, V-S, V-M, V-S-M, S-M, not 'VS'"),

@@ -71,7 +71,7 @@ def test_a_file_extends_a_profile_and_changes_what_it_names(tmp_path):
         ("placement: {acelerator: x}", "did you mean 'accelerator'?"),
         ("placement: {accelerator: l4}", "accelerator must be like type:nvidia-l4;count:1;install-nvidia-driver"),
         ("placement: {min_ram: lots}", "min_ram must be like 30GB, not 'lots'"),
-        ("placement: {gpus: 2}", "add one_copy_per: machine"),
+        ("placement: {gpus: 2}", "several gpus are for models apart with one_copy_per: machine"),
     ],
 )
 def test_a_mistake_is_told_in_one_line_with_the_nearest_right_name(tmp_path, text, message):

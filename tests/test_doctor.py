@@ -1,9 +1,11 @@
 """The doctor: what it finds on this machine, and that each fault carries the command that mends it."""
 
 import dataclasses
+import http.server
 import stat
 import subprocess
 import sys
+import threading
 import time
 import types
 
@@ -13,6 +15,7 @@ from beam_pipeline import checks as doctor_checks
 from beam_pipeline import doctor, doctor_models
 from beam_pipeline.checks import Check, print_checks
 from beam_pipeline.doctor import diagnose
+from model_handlers import catalogue
 from model_handlers.base import ElementwiseHandler
 from model_handlers.catalogue import Entry
 
@@ -118,6 +121,64 @@ def test_a_gpu_that_torch_cannot_use_is_told(tmp_path):
     assert (check.state, check.what.partition(" is there")[0]) == ("warn", "Some GPU")
     assert check.fix != ""
     assert doctor.check_gpu(str(tmp_path / "no-smi")) == Check("gpu", "ok", "none; the job runs on the CPU")
+
+
+class _Endpoint(http.server.BaseHTTPRequestHandler):
+    """Answers as its server's `plan` says, and keeps the keys that it was shown."""
+
+    def do_GET(self):
+        self.server.keys.append(self.headers.get("Authorization"))
+        self.send_response(self.server.plan)
+        if self.server.plan == 302:
+            self.send_header("Location", self.path)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("plan", "state", "words"),
+    [
+        (200, "ok", "answers (200)"),
+        (401, "fail", "refuses the key"),
+        (404, "fail", "answers 404"),
+        (302, "fail", "answers 302"),
+        (503, "fail", "answers 503"),
+    ],
+)
+def test_an_endpoint_is_asked_for_its_models_before_a_job(monkeypatch, plan, state, words):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Endpoint)
+    server.plan, server.keys = plan, []
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("SOME_KEY", "sk-secret\n")
+    url = f"http://127.0.0.1:{server.server_port}/v1"
+    entry = catalogue.teacher("endpoint").changed(weights="m", url=url, key_env="SOME_KEY")
+    check = doctor_models.check_files(entry)
+    server.shutdown()
+    server.server_close()
+    assert (check.state, server.keys) == (state, ["Bearer sk-secret"])
+    assert check.what.endswith(words) and "sk-secret" not in str(check)
+
+
+def test_a_key_that_no_header_may_hold_is_not_repeated(monkeypatch):
+    monkeypatch.setenv("SOME_KEY", "sk-first\nsk-second")
+    url = "http://127.0.0.1:9/v1"
+    entry = catalogue.teacher("endpoint").changed(weights="m", url=url, key_env="SOME_KEY")
+    check = doctor_models.check_files(entry)
+    assert check.state == "fail" and "sk-" not in str(check)
+
+
+def test_the_papers_profile_is_told_though_a_file_is_missing(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    checks = {check.name: check for check in doctor_models.check_models("panda70m", None)}
+    assert checks["model umt-l16"].state == "fail"
+    assert checks["model umt-l16"].fix.startswith("in a --config file: {name: umt-l16, weights: ...}")
+    assert checks["model blip2-opt-6.7b"].what.endswith("will be downloaded, 31.0 GB")
+    assert "blip2-opt-2.7b: OPT's licence is for non-commercial research" in checks["licences"].what
+    # The embedder, the selector and the three largest of eight teachers.
+    assert checks["gpu memory"].what.startswith("about 59 GB for clip-vit-h, ")
+    assert "with 3 teachers at once" in checks["gpu memory"].what
 
 
 def test_an_output_that_cannot_be_written_fails_in_one_line(tmp_path):

@@ -1,7 +1,10 @@
 """Several models on one GPU: they take turns, the least recently used one makes room, and answers keep their names."""
 
+import gc
 import itertools
+import os
 import pathlib
+import threading
 
 import apache_beam as beam
 import pytest
@@ -88,7 +91,7 @@ def test_without_a_limit_each_model_is_loaded_once_for_all_pipelines_of_a_job(tm
 
 def test_the_model_that_is_loaded_goes_first(tmp_path):
     """Of every round but the first, one of three loads is spared."""
-    diary = answered(tmp_path, 1, count=60, per_turn=60)
+    diary = answered(tmp_path, 1, count=60, per_turn=20)
     loads = [line for line in diary if line.startswith("+")]
     assert all(before != after for before, after in itertools.pairwise(loads))
 
@@ -96,3 +99,36 @@ def test_the_model_that_is_loaded_goes_first(tmp_path):
 def test_two_handlers_never_share_their_models_by_accident(tmp_path):
     one, other = (TakeTurns({"a": NamingHandler("a", tmp_path / "d")}) for _ in range(2))
     assert one.identifier != other.identifier
+
+
+def test_a_model_that_once_failed_to_load_is_loaded_by_the_next_try(tmp_path):
+    class Failing(NamingHandler):
+        def network(self, device):
+            if not (tmp_path / "tried").exists():
+                (tmp_path / "tried").touch()
+                raise OSError("the hub is away")
+            return super().network(device)
+
+    members = {"a": NamingHandler("a", tmp_path / "d"), "b": Failing("b", tmp_path / "d")}
+    handler = TakeTurns(members, at_once=1)
+    model = handler.load_model()
+    batch = [("a", 1), ("b", 2)]
+    with pytest.raises(OSError, match="the hub is away"):
+        handler.run_inference(batch, model)
+    told = sorted((name, outcome.answer) for name, outcome in handler.run_inference(batch, model))
+    assert told == [("a", "a1"), ("b", "b2")]
+
+
+def test_a_hundred_evictions_leave_no_thread_and_no_open_file_behind(tmp_path):
+    handler = TakeTurns({name: NamingHandler(name, tmp_path / "d") for name in "abc"}, at_once=1)
+    model = handler.load_model()
+
+    def leftovers():
+        gc.collect()
+        return threading.active_count(), len(os.listdir("/proc/self/fd"))
+
+    for number in range(34):
+        handler.run_inference([(name, number) for name in "abc"], model)
+        if number == 3:
+            before = leftovers()
+    assert [now <= then + 4 for now, then in zip(leftovers(), before, strict=True)] == [True, True]

@@ -20,7 +20,7 @@ from endpoint_server import caption_of, write_clips, write_vllm
 
 from model_handlers.endpoint_answers import EndpointError
 from model_handlers.vllm_server import VllmServer
-from model_handlers.vllm_teacher import VllmSettings, VllmTeacher, server_flags
+from model_handlers.vllm_teacher import MACHINE_FLAGS, SHAPING_FLAGS, VllmSettings, VllmTeacher, server_flags
 from model_handlers.weights import WeightsError
 
 FRAMES = 4
@@ -66,7 +66,7 @@ def teacher(vllm_path, parent):
     weights = vllm_path / "tiny"
     weights.mkdir()
     (weights / "config.json").write_text("{}")
-    flags = {"max-model-len": 8192, "tell": str(vllm_path / "told.json")}
+    flags = {"max-model-len": 8192}
     settings = VllmSettings(str(weights), frames=FRAMES, concurrent=4, server_flags=flags)
     return VllmTeacher("qwen-vllm", settings)
 
@@ -91,7 +91,7 @@ def wait_for(condition, seconds: float) -> bool:
 
 
 def told(teacher) -> dict:
-    return json.loads(pathlib.Path(teacher.settings.server_flags["tell"]).read_text())
+    return json.loads((pathlib.Path(teacher.settings.weights) / "told.log").read_text())
 
 
 def test_clips_are_captioned_by_a_server_that_beam_started(teacher, clips):
@@ -177,7 +177,8 @@ def test_handler_travels_and_is_shared_by_the_processes_of_a_machine(teacher):
     ],
 )
 def test_flags_of_the_server_follow_from_the_settings(changes, flags):
-    usual = {"host": "127.0.0.1", "served-model-name": "Qwen/Qwen2.5-VL-7B-Instruct", "seed": "0"}
+    usual = {"host": "127.0.0.1", "served-model-name": "Qwen/Qwen2.5-VL-7B-Instruct"}
+    usual |= {"seed": "0", "load-format": "safetensors"}
     assert server_flags(VllmSettings("Qwen/Qwen2.5-VL-7B-Instruct", **changes), "abc") == usual | flags
 
 
@@ -187,13 +188,18 @@ def test_wording_follows_the_flags_that_shape_a_caption():
     assert VllmSettings("tiny", server_flags={"quantization": "fp8"}).wording() != wording
 
 
+KNOWN = ", ".join((*MACHINE_FLAGS, *SHAPING_FLAGS))
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"model": "other"}, "server_flags must not hold model; it follows from the other settings"),
-        ({"trust-remote-code": None}, "server_flags must not hold trust-remote-code: no code of a model's is run"),
-        ({"host": "0.0.0.0"}, "server_flags must not hold host; it follows from the other settings"),
-        ({"--seed": 1}, "server_flags must have names such as max-model-len, not '--seed'"),
+        ({"model": "other"}, "server_flags must not hold 'model'; known: " + KNOWN),
+        ({"trust-remote-code": None}, "server_flags must not hold 'trust-remote-code'; known: " + KNOWN),
+        # vLLM's parser knows abbreviations.
+        ({"trust-remote": None}, "server_flags must not hold 'trust-remote'; known: " + KNOWN),
+        ({"load-format": "pt"}, "server_flags must not hold 'load-format'; known: " + KNOWN),
+        ({"--seed": 1}, "server_flags must not hold '--seed'; known: " + KNOWN),
         ({"enforce-eager": True}, "the server flag enforce-eager must be a text, a number or null, not True"),
         (["seed"], "server_flags must be a mapping of names to values, not ['seed']"),
     ],
