@@ -75,8 +75,10 @@ class ElementwiseHandler(
         except Exception as error:
             if len(batch) == 1:
                 return [Outcome(batch[0], failure=Failure.of(error))]
-            return [outcome for request in batch for outcome in self.run_inference([request], model)]
-        return [Outcome(request, answer=answer) for request, answer in zip(batch, answers, strict=True)]
+        else:
+            return [Outcome(request, answer=answer) for request, answer in zip(batch, answers, strict=True)]
+        # Outside the handler: the error holds the frames of the failed batch, and they hold its tensors.
+        return [outcome for request in batch for outcome in self.run_inference([request], model)]
 
     def _answer_all(self, batch: Sequence[RequestT], model: ModelT) -> Sequence[AnswerT]:
         answers = self.answer(batch, model)

@@ -10,6 +10,7 @@ prepared alone, on a thread; a batch is put together out of what was prepared, p
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -38,9 +39,22 @@ class ChatTeacher(ResidentHandler[Clip, str]):
         check_sees(name, settings)
 
     def network(self, device: Device) -> ChatNetwork:
+        device = in_trained_range(device, self.settings)
         model = load_model("AutoModelForImageTextToText", self.settings, device)
         form = chat_form(load_processor(self.settings, model.config), model.config, self.settings.frames)
         return ChatNetwork(model, form, self.settings, device)
+
+
+def in_trained_range(device: Device, settings: Settings) -> Device:
+    """The device, in bfloat16 where "auto" would be float16: chat models are trained in bfloat16 and exceed its range.
+
+    GPUs that lack bfloat16 compute it slowly, yet right.
+    """
+    import torch
+
+    if device.dtype == torch.float16 and settings.dtype == "auto":
+        return dataclasses.replace(device, dtype=torch.bfloat16)
+    return device
 
 
 class ChatNetwork:
@@ -149,6 +163,8 @@ class Speaker:
 def greedy(config: Any, max_new_tokens: int, tokenizer: Any) -> Any:
     """A model's generation configuration without its sampling, so that reruns agree."""
     config = copy.deepcopy(config)
+    # A checkpoint that names a static cache would be compiled, and compiled graphs break between threads.
+    config.update(disable_compile=True)
     config.update(do_sample=False, num_beams=1, max_new_tokens=max_new_tokens, max_length=None)
     # What only sampling heeds; transformers warns of it on every call.
     config.update(temperature=None, top_p=None, top_k=None, min_p=None, typical_p=None)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import glob
+import os
 from typing import Any
 
 #: GPUs compute in bfloat16 from this generation on (Ampere); the ones before do so in float16.
@@ -15,6 +17,9 @@ BFLOAT16_FROM = (8, 0)
 
 #: "auto" is bfloat16 on a GPU that computes in it, "auto-float16" float16 on any; both are float32 on a CPU.
 DTYPES = ("auto", "auto-float16", "float32", "bfloat16", "float16")
+
+#: What CUDA and its libraries say when they find no room for themselves.
+OUT_OF_MEMORY = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,13 +66,14 @@ class Device:
         # What torch's allocator holds without using it is room as well.
         return free + torch.cuda.memory_reserved(self.name) - torch.cuda.memory_allocated(self.name)
 
-    def free_unused(self) -> None:
-        """Give back what torch's allocator holds without using it."""
-        import torch
 
-        gc.collect()
-        if self.is_gpu:
-            torch.cuda.empty_cache()
+def free_unused() -> None:
+    """Give back what torch's allocator holds without using it, on every GPU."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def choose_device(dtype: str = "auto") -> Device:
@@ -78,7 +84,16 @@ def choose_device(dtype: str = "auto") -> Device:
     """
     import torch
 
+    # cuDNN's attention plans anew for each shape, which is each token that is generated, and with torch 2.13 answers
+    # wrongly on some GPUs. In float32 the convolutions of a model shall not be rounded to TF32.
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    torch.backends.cudnn.allow_tf32 = False
     if not torch.cuda.is_available():
+        if glob.glob("/dev/nvidia[0-9]*") and os.environ.get("CUDA_VISIBLE_DEVICES") != "":
+            wanted = f"torch {torch.__version__} is built for CUDA {torch.version.cuda}"
+            raise RuntimeError(
+                f"there is a GPU, but torch can't use it; {wanted}: update the driver (reelscribe doctor)"
+            )
         return Device("cpu", torch.float32 if dtype.startswith("auto") else getattr(torch, dtype))
     free = [torch.cuda.mem_get_info(number)[0] for number in range(torch.cuda.device_count())]
     number = free.index(max(free))
@@ -89,14 +104,15 @@ def choose_device(dtype: str = "auto") -> Device:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a GPU had no room for what was asked."""
+    """Whether a GPU had no room for what was asked: tensors, or what CUDA's libraries load when they are first used."""
     import torch
 
-    return isinstance(error, torch.OutOfMemoryError)
+    told = isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
+    return told or isinstance(error, torch.OutOfMemoryError)
 
 
 def is_broken(error: BaseException) -> bool:
-    """Whether the GPU's context is lost: every later call would fail as well, so the worker must start anew."""
+    """Whether the GPU's context is lost: every later call of this process would fail as well, so the job must stop."""
     import torch
 
     return isinstance(error, torch.AcceleratorError) and not is_out_of_memory(error)

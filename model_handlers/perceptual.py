@@ -12,7 +12,6 @@ from __future__ import annotations
 import bisect
 import contextlib
 import math
-import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -20,15 +19,17 @@ import numpy as np
 from PIL import Image
 
 from model_handlers.base import ElementwiseHandler
+from model_handlers.devices import choose_device
 from model_handlers.frames import OpenReel, open_reel
 from model_handlers.perceptual_weights import build_network, find_weights
+from model_handlers.resident import computing
 from model_handlers.vision import use_one_thread
 from model_handlers.weights import WeightsError, digest
 from transforms.records import Clip, Span
 from transforms.reel import Reel
 
 #: Frames through the network at once: on a CPU the maps of more leave the caches, a GPU wants to be filled.
-FRAMES_AT_ONCE = {"cpu": 2, "cuda": 32}
+FRAMES_AT_ONCE = {"cpu": 2, "cuda": 8}
 #: AlexNet's second pooling needs 31 pixels.
 LEAST_SIDE = 32
 
@@ -43,7 +44,6 @@ class Lpips:
     def __init__(self, network: Any, device: str):
         self.network, self.device = network, device
         self._at_once = FRAMES_AT_ONCE.get(device.partition(":")[0], 2)
-        self._one_at_a_time = threading.Lock()
 
     def distances(self, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[float]:
         """The distance of each pair of pictures, uint8 RGB (height, width, 3); 0 is the same."""
@@ -102,8 +102,8 @@ class Lpips:
             return
         import torch
 
-        # The switch is the process's, so whoever turns it must be alone.
-        with self._one_at_a_time, torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        # Alone on the GPU, as every batch is; and the switch is the process's.
+        with computing[self.device], torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             yield
 
 
@@ -117,10 +117,9 @@ def load_lpips(weights: str, device: str | None = None) -> Lpips:
     Raises:
       WeightsError: there are no such weights, or they do not fit.
     """
-    import torch
 
     network = build_network(find_weights(weights))
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or choose_device("float32").name
     return Lpips(network.to(device), device)
 
 

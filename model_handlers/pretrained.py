@@ -7,6 +7,7 @@ processor = load_part("AutoProcessor", settings)
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,6 +32,7 @@ def load_model(kind: str, settings: Settings, device: Device, **more: Any) -> An
 
 
 def _load_model(kind: str, settings: Settings, device: Device, more: dict[str, Any]) -> Any:
+    _let_padding_attend()
     model, report = _from_pretrained(
         kind, settings, dtype=device.dtype, use_safetensors=True, output_loading_info=True, **more
     )
@@ -38,6 +40,22 @@ def _load_model(kind: str, settings: Settings, device: Device, more: dict[str, A
     if missing := sorted(report["missing_keys"]):
         raise WeightsError(f"{settings.weights} lacks {len(missing)} tensors of {kind}, such as {missing[0]}")
     return model.to(device.name).eval().requires_grad_(False)
+
+
+@functools.cache
+def _let_padding_attend() -> None:
+    """Give a row of padding, which may attend to nothing, everything to attend to; nobody reads what comes of it.
+
+    Such rows stand in every batch that is padded on the left. Some of torch's kernels answer them with NaN, which the
+    next layer's values carry into the rows that count; Transformers 5 no longer mends its masks.
+    """
+    from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+    def mended(*arguments: Any, **named: Any) -> Any:
+        mask = sdpa_mask(*arguments, **named)
+        return mask if mask is None else mask | ~mask.any(dim=-1, keepdim=True)
+
+    AttentionMaskInterface.register("sdpa", mended)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
-import contextlib
 import copy
 import dataclasses
 import os
@@ -30,7 +29,7 @@ from apache_beam.metrics import Metrics
 
 from model_handlers.base import ENVIRONMENT_ERRORS, ElementwiseHandler, loading
 from model_handlers.batch_size import BatchSize
-from model_handlers.devices import Device, choose_device, is_broken, is_out_of_memory
+from model_handlers.devices import Device, choose_device, free_unused, is_broken, is_out_of_memory
 from model_handlers.settings import Settings
 from transforms.records import AnswerT, Failure, Outcome, RequestT
 
@@ -49,7 +48,7 @@ LoadedT = TypeVar("LoadedT")
 _loaded: weakref.WeakValueDictionary[Hashable, Any] = weakref.WeakValueDictionary()
 _loading = threading.Lock()
 #: One batch at a time on a GPU, whatever models stand on it: two would share its speed and add up their memory.
-_computing: dict[str, threading.Lock] = collections.defaultdict(threading.Lock)
+computing: dict[str, threading.Lock] = collections.defaultdict(threading.Lock)
 
 
 def loaded_once(key: Hashable, load: Callable[[], LoadedT]) -> LoadedT:
@@ -113,7 +112,7 @@ class Resident(Generic[RequestT, AnswerT]):
     def __init__(self, network: Network[RequestT, AnswerT], device: Device, most: int):
         self._network, self._device = network, device
         self._size = BatchSize(most, size=1 if device.is_gpu else min(most, CPU_BATCH))
-        self._computing = _computing[device.name] if device.is_gpu else threading.Lock()
+        self._computing = computing[device.name] if device.is_gpu else threading.Lock()
         self._preparing = concurrent.futures.ThreadPoolExecutor(PREPARING_THREADS, thread_name_prefix="prepare")
         self._answered = False
 
@@ -179,7 +178,8 @@ class Resident(Generic[RequestT, AnswerT]):
                     raise DeviceTooSmall(f"{self._device.name} has no room for a single request: {error}") from error
                 return [Failure.of(error)]
         # Outside the handler: the error holds the frames of the failed batch, and they hold its tensors.
-        self._device.free_unused()
+        if overflowed:
+            free_unused()
         step = (len(prepared) + 1) // 2 if overflowed else 1
         parts = [prepared[start : start + step] for start in range(0, len(prepared), step)]
         return [value for part in parts for value in self._forward(part, work)]
@@ -250,10 +250,9 @@ class ResidentHandler(ElementwiseHandler[RequestT, AnswerT, Resident[RequestT, A
         raise NotImplementedError
 
     def load(self) -> Resident[RequestT, AnswerT]:
+        # What an evicted model held is room for this one, and tells which GPU has most.
+        free_unused()
         device = choose_device(self.settings.dtype)
-        with contextlib.suppress(Exception):
-            # After a model that was evicted.
-            device.free_unused()
         return Resident(self.network(device), device, self.max_batch)
 
     def run_inference(

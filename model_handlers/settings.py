@@ -70,14 +70,14 @@ class Settings:
         """
         if not self.prompt:
             return self
-        file, _, name = self.prompt.rpartition("#")
-        kept = dataclasses.replace(self, words=prompt(name, file) if file else None)
+        kept = dataclasses.replace(self, words=None)
         kept.asked().check(self.inputs)
-        return kept
+        return dataclasses.replace(self, words=kept.asked() if "#" in self.prompt else None)
 
     def asked(self) -> Prompt:
         """The prompt. Raises `PromptError` when there is none of that name."""
-        return self.words or prompt(self.prompt)
+        file, _, name = self.prompt.rpartition("#")
+        return self.words or prompt(name, file or None)
 
     def version(self) -> str:
         """What stands in `captions.revision`: a hub's commit, or a digest of the files; `WeightsError` without them."""

@@ -17,7 +17,7 @@ import numpy as np
 from model_handlers import wording
 from model_handlers.answers import clean
 from model_handlers.chat_forms import render, special_tokens_of, takes_system, without_system
-from model_handlers.chat_teacher import Speaker, Tensors, prompt_of
+from model_handlers.chat_teacher import Speaker, Tensors, in_trained_range, prompt_of
 from model_handlers.devices import Device
 from model_handlers.frames import open_reel
 from model_handlers.labels import Labels, load_labels
@@ -44,6 +44,7 @@ class TextChatTeacher(ResidentHandler[Clip, str]):
     """
 
     def network(self, device: Device) -> TextChatNetwork:
+        device = in_trained_range(device, self.settings)
         model = load_model("AutoModelForCausalLM", self.settings, device)
         return TextChatNetwork(model, load_part("AutoTokenizer", self.settings), self.settings, device)
 

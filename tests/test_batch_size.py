@@ -38,9 +38,20 @@ def test_shrinks_when_larger_requests_come():
     assert size.size == 7
 
 
-def test_never_comes_back_to_where_memory_ran_out():
+def test_stays_below_where_memory_ran_out_for_sixteen_full_batches():
     size = BatchSize(most=64, size=16)
     size.overflowed(16)
-    assert grown(size, each=MB, room=10_000 * MB)[:3] == [8, 8, 8]
+    sizes = grown(size, each=MB, room=10_000 * MB) + grown(size, each=MB, room=10_000 * MB)
+    assert sizes == [8] * 16 + [16] * 4
     size.overflowed(1)
     assert (size.size, size.ceiling) == (1, 1)
+
+
+def test_one_request_that_is_too_large_does_not_keep_the_batches_small():
+    size = BatchSize(most=64, size=64)
+    size.overflowed(1)
+    done = 0
+    while size.size < 64:
+        size.passed(size.size, MB * size.size, 10_000 * MB)
+        done += 1
+    assert done == 16 * 6

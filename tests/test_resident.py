@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import dataclasses
+import threading
 import time
 
 import apache_beam as beam
@@ -126,6 +127,25 @@ def test_on_a_cpu_batches_are_small():
     assert Resident(Doubling(), CPU, most=64).respond(range(9))[1].batches == [CPU_BATCH, CPU_BATCH, 1]
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.AcceleratorError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+)
+def test_memory_that_runs_out_in_cudas_own_libraries_halves_the_batch_as_well(error):
+    class Crowded(Doubling):
+        def forward(self, prepared):
+            if len(prepared) > 2:
+                raise error
+            return super().forward(prepared)
+
+    outcomes, work = Resident(Crowded(), CPU, most=64).respond(range(8))
+    assert told(outcomes) == {number: 2 * number for number in range(8)}
+    assert work.out_of_memory == 1 and work.batches == [2, 2, 2, 2]
+
+
 def test_a_lost_gpu_raises_so_that_the_worker_starts_anew():
     class Lost(Doubling):
         def forward(self, prepared):
@@ -145,20 +165,45 @@ def test_a_network_that_loses_a_value_fails_all_of_the_batch_rather_than_shiftin
 
 
 def test_pictures_are_prepared_while_the_device_computes():
-    network, began = Doubling(delay_s=0.02), time.monotonic()
-    Resident(network, CPU, most=2).respond(range(24))
-    # 12 batches of 20 ms; preparing takes 24 x 20 ms on average, which one after the other would add 480 ms.
-    assert time.monotonic() - began < 0.02 * 12 + 0.48
+    computing, prepared_meanwhile = threading.Event(), threading.Event()
+
+    class Waiting(Doubling):
+        """The third picture waits for the first batch to be computed, and the first batch for the third picture."""
+
+        def prepare(self, request):
+            if request == 2:
+                assert computing.wait(20)
+                prepared_meanwhile.set()
+            return super().prepare(request)
+
+        def forward(self, prepared):
+            computing.set()
+            assert prepared_meanwhile.wait(20)
+            return super().forward(prepared)
+
+    outcomes, _ = Resident(Waiting(), CPU, most=2).respond(range(6))
+    assert told(outcomes) == {number: 2 * number for number in range(6)}
 
 
 def test_threads_take_turns_on_the_device_and_the_wait_is_told():
-    resident = Resident(Doubling(delay_s=0.01), CPU, most=4)
-    with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(lambda start: resident.respond(range(start, start + 12)), range(0, 480, 120)))
-    assert [list(told(outcomes)) for outcomes, _ in answers] == [
-        list(range(start, start + 12)) for start in range(0, 480, 120)
-    ]
-    assert sum(work.wait_s for _, work in answers) > 0.01
+    entered, leave = threading.Event(), threading.Event()
+
+    class Held(Doubling):
+        def forward(self, prepared):
+            entered.set()
+            assert leave.wait(20)
+            return super().forward(prepared)
+
+    resident = Resident(Held(), CPU, most=4)
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        first = pool.submit(resident.respond, range(4))
+        assert entered.wait(20)
+        second = pool.submit(resident.respond, range(4, 8))
+        time.sleep(0.2)
+        leave.set()
+        answers = [first.result(), second.result()]
+    assert [list(told(outcomes)) for outcomes, _ in answers] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert answers[0][1].wait_s < 0.1 < answers[1][1].wait_s
 
 
 numbers = st.frozensets(st.integers(0, 40))

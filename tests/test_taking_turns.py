@@ -4,6 +4,7 @@ import gc
 import itertools
 import os
 import pathlib
+import sys
 import threading
 
 import apache_beam as beam
@@ -27,7 +28,9 @@ class Naming:
         self._note("+")
 
     def __del__(self):
-        self._note("-")
+        # At the interpreter's end there is nothing left to write with.
+        if not sys.is_finalizing():
+            self._note("-")
 
     def _note(self, sign: str) -> None:
         with open(self.diary, "a") as diary:
