@@ -24,7 +24,7 @@ from benchmarks.handler_checkpoints import gigabytes
 from benchmarks.handler_clips import Sample, request
 from model_handlers.answers import UnusableAnswer
 from model_handlers.chat_teacher import ChatTeacher
-from model_handlers.devices import Device, is_out_of_memory
+from model_handlers.devices import Device, free_unused, is_out_of_memory
 from model_handlers.image_teachers import CaptionerTeacher
 from model_handlers.resident import PREPARING_THREADS, Network, Raw, ResidentHandler
 from model_handlers.settings import Settings
@@ -92,7 +92,7 @@ class Watched:
     def release(self) -> None:
         """Let go of the model, whoever still holds its handler."""
         self.network = None
-        self.device.free_unused()
+        free_unused()
 
 
 #: The networks that handlers loaded, by their `model_key`.
@@ -229,7 +229,7 @@ def by_batch_size(watched: Watched, prepared: Sequence[Any], most: int) -> dict[
             rates[size] = None
         if rates[size] is None:
             # Outside the handler, since the error holds the frames that hold the tensors.
-            watched.device.free_unused()
+            free_unused()
             break
         size *= 2
     return rates

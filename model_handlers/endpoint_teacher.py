@@ -76,7 +76,9 @@ class RemoteSettings(Settings):
         return kept
 
     def asked(self) -> Prompt:
-        return self.words or prompt(self.prompt or ("video-sentence" if self.frames > 1 else "frame-sentence"))
+        if self.prompt:
+            return super().asked()
+        return prompt("video-sentence" if self.frames > 1 else "frame-sentence")
 
     def prompt_id(self) -> str:
         return f"{self.asked().prompt_id}/{self.inputs}/{self.wording()}"

@@ -29,7 +29,7 @@ class Naming:
 
     def __del__(self):
         # At the interpreter's end there is nothing left to write with.
-        if not sys.is_finalizing():
+        if sys and not sys.is_finalizing():
             self._note("-")
 
     def _note(self, sign: str) -> None:
