@@ -18,7 +18,6 @@ from markupsafe import Markup
 from beam_pipeline import evaluate_plots as plots
 from beam_pipeline.evaluate_measures import Measured, measure, pooled, rounded, table, told
 from beam_pipeline.evaluate_videos import (
-    VIDEO_ERRORS,
     Embedder,
     RunningLpips,
     Setting,
@@ -26,12 +25,10 @@ from beam_pipeline.evaluate_videos import (
     alone,
     cuttings,
     stitched,
-    study_video,
+    study_each,
 )
-from beam_pipeline.progress import Progress
 from model_handlers.perceptual import Lpips
 from transforms.reading import Source
-from transforms.reel import Reel
 
 #: Unit vectors that have nothing in common are 1.41 apart; beyond that every pair is joined.
 THRESHOLDS = tuple(round(0.06 * step, 2) for step in range(24))
@@ -150,37 +147,27 @@ def calibrate(
     (embedder,), (detector,) = setting.embedders, setting.detectors
     current = embedder.rules.stitch_distance
     sweep = tuple(sorted({*thresholds, current}))
-    shots: list[Measured] = []
-    steps: dict[float, list[Measured]] = {threshold: [] for threshold in sweep}
-    failed: dict[str, str] = {}
     name = alone(detector.detector)
-    with Progress(len(sources)) as progress:
-        for source in sources:
-            try:
-                study = study_video(source, setting, reels_dir)
-                running = RunningLpips(lpips, Reel.open(study.split.reel)) if lpips is not None else None
-                baseline = measure(cuttings(study, setting)[name], study.source_s, running, None)
-                swept = list(sweep_video(study, embedder, sweep, running))
-            except VIDEO_ERRORS as error:
-                failed[source.uri] = " ".join(str(error).split()) or type(error).__name__
-            else:
-                shots.append(baseline)
-                for threshold, step in zip(sweep, swept, strict=True):
-                    steps[threshold].append(step)
-            clips = sum(part.clips for part in steps[current])
-            progress.advance(1, {"clips": clips, "videos failed": len(failed)})
-    pools = tuple((threshold, pooled(parts)) for threshold, parts in steps.items())
-    return Calibration(embedder.entry.name, current, (name, pooled(shots)), pools, failed)
+
+    def look(study: Study) -> tuple[Measured, dict[float, Measured]]:
+        running = study.running(lpips)
+        baseline = measure(cuttings(study, setting)[name], study.source_s, running, None)
+        return baseline, dict(sweep_video(study, embedder, sweep, running))
+
+    found, failed = study_each(sources, setting, reels_dir, look, clips_of=lambda one: one[1][current].clips)
+    shots = pooled(baseline for _, (baseline, _) in found)
+    steps = tuple((threshold, pooled(by[threshold] for _, (_, by) in found)) for threshold in sweep)
+    return Calibration(embedder.entry.name, current, (name, shots), steps, failed)
 
 
 def sweep_video(
     study: Study, embedder: Embedder, thresholds: Iterable[float], running: RunningLpips | None
-) -> Iterable[Measured]:
+) -> Iterable[tuple[float, Measured]]:
     """One video stitched with each threshold."""
     features = study.features[embedder.entry.name]
     for threshold in thresholds:
         rules = dataclasses.replace(embedder.rules, stitch_distance=threshold)
-        yield measure(stitched(study, features, rules), study.source_s, running, None)
+        yield threshold, measure(stitched(study, features, rules), study.source_s, running, None)
 
 
 def suggest(steps: Iterable[tuple[float, Measured]], baseline: float | None, slack: float = SLACK) -> float | None:

@@ -7,7 +7,6 @@ choose("teacher", {"like": "qwen2.5-vl-7b", "name": "mine", "weights": "/models/
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -16,6 +15,7 @@ from beam_pipeline.placement import check_hints
 from model_handlers import catalogue
 from model_handlers.catalogue import Entry
 from model_handlers.checkpoints import is_hub_id
+from model_handlers.nearest import nearest
 from model_handlers.settings import Settings
 
 _FIND = {"embedder": catalogue.embedder, "teacher": catalogue.teacher, "selector": catalogue.selector}
@@ -106,5 +106,4 @@ def check_word(what: str, name: Any, known: Iterable[str]) -> None:
     """Raise `ValueError` with the nearest right word unless `name` is one of those known."""
     known = list(known)
     if name not in known:
-        near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.0)
-        raise ValueError(f"there is no {what} {name!r}; did you mean {near[0]!r}? Known: {', '.join(known)}")
+        raise ValueError(f"there is no {what} {name!r}; {nearest(name, known)}")

@@ -267,9 +267,8 @@ def _teachers(values: Any, complete: bool, placement: Placement) -> list[Choice]
 
 
 def _check_licences(choices: Sequence[Choice], commercial_only: bool) -> None:
-    restricted = {choice.entry.name: choice.entry.restricted for choice in choices if choice.entry.restricted}
-    if commercial_only and restricted:
-        told = "; ".join(f"{name}: {why}" for name, why in restricted.items())
+    told = catalogue.restrictions(choice.entry for choice in choices)
+    if commercial_only and told:
         raise ConfigError(f"--commercial-only refuses {told}")
 
 

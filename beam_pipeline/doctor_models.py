@@ -147,11 +147,12 @@ def check_gpu_memory(config: Config) -> Check:
 
 def check_licences(models: Iterable[Entry]) -> Iterator[Check]:
     """One check for all: which of them restrict what they may be used for."""
-    restricted = {entry.name: entry.restricted for entry in models if entry.restricted}
-    if not restricted:
+    from model_handlers.catalogue import restrictions
+
+    told = restrictions(models)
+    if not told:
         yield Check("licences", "ok", "none restricts what the captions may be used for, by what the catalogue knows")
         return
-    told = "; ".join(f"{name}: {why}" for name, why in restricted.items())
     yield Check("licences", "warn", told, "reelscribe curate --commercial-only ...   # refuses them")
 
 

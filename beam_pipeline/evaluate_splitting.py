@@ -30,18 +30,14 @@ from beam_pipeline.evaluate_measures import (
 )
 from beam_pipeline.evaluate_videos import (
     SUBTITLES,
-    VIDEO_ERRORS,
-    RunningLpips,
     Setting,
     Study,
     cuttings,
-    study_video,
+    study_each,
 )
-from beam_pipeline.progress import Progress
 from model_handlers.perceptual import Lpips
 from transforms.boundary_scores import TOLERANCES
 from transforms.reading import Source
-from transforms.reel import Reel
 from transforms.truth import Truth, truth_of
 
 #: Table 2 of the paper, on 1,000 long videos: Max Running LPIPS, mean clip length in seconds.
@@ -159,20 +155,18 @@ def evaluate(
       TruthError: two truths name one video and differ.
     """
     expected = {source.video_id: truth_of(truths, source.uri) for source in sources}
-    measured: dict[str, dict[str, Measured]] = {}
-    failed: dict[str, str] = {}
     notes: list[str] = []
-    with Progress(len(sources)) as progress:
-        for source in sources:
-            try:
-                study = study_video(source, setting, reels_dir)
-                measured[source.uri] = measure_video(study, setting, lpips, expected[source.video_id])
-            except VIDEO_ERRORS as error:
-                failed[source.uri] = " ".join(str(error).split()) or type(error).__name__
-            else:
-                notes += _oddities(study, expected[source.video_id])
-            clips = sum(row.clips for by in measured.values() for row in by.values())
-            progress.advance(1, {"clips": clips, "videos failed": len(failed)})
+
+    def look(study: Study) -> dict[str, Measured]:
+        truth = expected[study.split.video.video_id]
+        by_method = measure_video(study, setting, lpips, truth)
+        notes.extend(_oddities(study, truth))
+        return by_method
+
+    found, failed = study_each(
+        sources, setting, reels_dir, look, clips_of=lambda by: sum(row.clips for row in by.values())
+    )
+    measured = dict(found)
     with_truth = sum(any(row.boundaries for row in by.values()) for by in measured.values())
     if truths and with_truth < len(measured):
         notes.append(f"boundaries are those of the {with_truth} videos that have a truth")
@@ -184,7 +178,7 @@ def evaluate(
 
 def measure_video(study: Study, setting: Setting, lpips: Lpips | None, truth: Truth | None) -> dict[str, Measured]:
     """What every method made of one video."""
-    running = RunningLpips(lpips, Reel.open(study.split.reel)) if lpips is not None else None
+    running = study.running(lpips)
     return {
         name: measure(cutting, study.source_s, running, truth) for name, cutting in cuttings(study, setting).items()
     }

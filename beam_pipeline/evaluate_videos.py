@@ -11,34 +11,32 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from apache_beam.ml.inference.base import ModelHandler
 
 from beam_pipeline.config import Config
+from beam_pipeline.progress import Progress
 from model_handlers import catalogue
 from model_handlers.catalogue import Entry
 from model_handlers.perceptual import Lpips, rows_at_1fps
-from transforms import transnet
 from transforms.child import Limits, decode
-from transforms.detection import THRESHOLDS, SplittingConfig
+from transforms.detection import THRESHOLDS, SplittingConfig, check_installed
 from transforms.embedding import features_of, requests_of
 from transforms.media_errors import MediaError, check_file, local_path
 from transforms.reading import Source, read_video
 from transforms.records import Cue, Failure, ShotFeatures, Span, SplitVideo
 from transforms.reel import Reel, ReelError
 from transforms.shots import split_local
-from transforms.stitching import StitchingConfig, distance, stitch
+from transforms.stitching import StitchingConfig, drop_transitions, join_neighbours, stitch
 
 SUBTITLES = "subtitle alignment"
-
-#: Detectors that need more than the extra `local`: whether they can run here, and the extra that brings them.
-_EXTRAS = {"transnet": (transnet.available, "transnet")}
 
 #: What one video's errors are; anything else is the machine's, or ours, and raises.
 VIDEO_ERRORS = (MediaError, ReelError, OSError, ValueError)
 
+FoundT = TypeVar("FoundT")
 Features = Mapping[int, ShotFeatures | Failure]
 
 
@@ -101,6 +99,10 @@ class Study:
         """How much of the source was decoded, in seconds."""
         return self.split.shots[-1].end_s - self.split.shots[0].start_s if self.split.shots else 0.0
 
+    def running(self, lpips: Lpips | None) -> RunningLpips | None:
+        """What measures the change within its clips, where there are weights to measure it by."""
+        return RunningLpips(lpips, Reel.open(self.split.reel)) if lpips is not None else None
+
 
 @dataclasses.dataclass(frozen=True)
 class Cutting:
@@ -127,13 +129,15 @@ def choose_detectors(
     notes = []
     for name in wanted or THRESHOLDS:
         config = dataclasses.replace(splitting, detector=name, threshold=None)
-        available, extra = _EXTRAS.get(config.detector, (None, ""))
-        if available and not available():
-            missing = f"the detector {config.detector} is not installed; run: pip install 'reelscribe[{extra}]'"
+        try:
+            check_installed(config)
+        except ModuleNotFoundError as error:
+            missing = f"the detector {config.detector} is not installed; {error}"
             if wanted:
-                raise ValueError(missing)
+                raise ValueError(missing) from error
             notes.append(missing)
-        elif all(config.detector != other.detector for other in chosen):
+            continue
+        if all(config.detector != other.detector for other in chosen):
             chosen.append(splitting if config.detector == splitting.detector else config)
     return chosen, notes
 
@@ -190,6 +194,37 @@ def rules_for(entry: Entry, config: Config) -> StitchingConfig:
     )
 
 
+def study_each(
+    sources: Sequence[Source],
+    setting: Setting,
+    reels_dir: str,
+    look: Callable[[Study], FoundT],
+    clips_of: Callable[[FoundT], int],
+) -> tuple[list[tuple[str, FoundT]], dict[str, str]]:
+    """Study video after video, and show on standard error how far it is. One that fails is left out.
+
+    Args:
+      look: what is wanted of a study. clips_of: how many clips there are in that, for the progress.
+
+    Returns:
+      each URI with what `look` found, in order, and by URI why the others are left out.
+    """
+    found: list[tuple[str, FoundT]] = []
+    failed: dict[str, str] = {}
+    clips = 0
+    with Progress(len(sources)) as progress:
+        for source in sources:
+            try:
+                one = look(study_video(source, setting, reels_dir))
+            except VIDEO_ERRORS as error:
+                failed[source.uri] = " ".join(str(error).split()) or type(error).__name__
+            else:
+                found.append((source.uri, one))
+                clips += clips_of(one)
+            progress.advance(1, {"clips": clips, "videos failed": len(failed)})
+    return found, failed
+
+
 def study_video(source: Source, setting: Setting, reels_dir: str, limits: Limits | None = None) -> Study:
     """Decode a video for the split and once for each detector, and embed its shots. A finished reel is used again.
 
@@ -244,23 +279,18 @@ def stitched_by(detector: str, embedder: str) -> str:
 def stitched(study: Study, features: Features, rules: StitchingConfig) -> Cutting:
     """The clips of our splitting, and the edges of its events."""
     clips = stitch(study.split, features, rules).clips
-    return Cutting(tuple(clip.span for clip in clips), tuple(event_edges(study.split, features, rules)))
+    return Cutting(tuple(clip.span for clip in clips), event_edges(study.split, features, rules))
 
 
-def event_edges(split: SplitVideo, features: Features, rules: StitchingConfig) -> Iterable[int]:
-    """The first frames of all shots that the rules do not join to the one before."""
-
-    def whole(found: ShotFeatures | Failure) -> bool:
-        return isinstance(found, ShotFeatures) and distance(found.first, found.last) <= rules.transition_distance
-
-    for old, new in itertools.pairwise(split.shots):
-        before, after = features[old.index], features[new.index]
-        joined = whole(before) and whole(after)
-        if joined:
-            assert isinstance(before, ShotFeatures) and isinstance(after, ShotFeatures)
-            joined = distance(before.last, after.first) <= rules.stitch_distance
-        if not joined:
-            yield new.start_frame
+def event_edges(split: SplitVideo, features: Features, rules: StitchingConfig) -> tuple[int, ...]:
+    """The first frames of all shots that rules 1 and 2 do not join to the one before."""
+    chain: list[ShotFeatures | None] = []
+    for shot in split.shots:
+        found = features[shot.index]
+        chain += [None] if isinstance(found, Failure) else drop_transitions([found], rules.transition_distance)[0]
+    events = join_neighbours(chain, rules.stitch_distance)
+    joined = {other.shot.index for event in events for other in event.shots[1:]}
+    return tuple(shot.start_frame for shot in split.shots[1:] if shot.index not in joined)
 
 
 def align_to_cues(cues: Iterable[Cue], study: Study) -> Cutting:

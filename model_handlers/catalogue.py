@@ -10,15 +10,15 @@ small models that come with packages stand here; those that Transformers loads, 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self
 
 from apache_beam.ml.inference.base import ModelHandler
 
 from model_handlers import embedders, hub, perceptual, selection, sentences, teachers, vision
 from model_handlers.base import ElementwiseHandler
+from model_handlers.nearest import nearest
 from model_handlers.settings import Inputs, Settings
 
 
@@ -125,8 +125,13 @@ def look_up(kind: str, entries: Mapping[str, Entry], name: str) -> Entry:
     """The entry called `name`, or a `ValueError` that names the nearest right one."""
     if name in entries:
         return entries[name]
-    near = difflib.get_close_matches(name, entries, n=1, cutoff=0.0)
-    raise ValueError(f"there is no {kind} {name!r}; did you mean {near[0]!r}? Known: {', '.join(sorted(entries))}")
+    raise ValueError(f"there is no {kind} {name!r}; {nearest(name, sorted(entries))}")
+
+
+def restrictions(entries: Iterable[Entry]) -> str:
+    """Which of them restrict what their answers may be used for, and why; empty when none does."""
+    restricted = {entry.name: entry.restricted for entry in entries if entry.restricted}
+    return "; ".join(f"{name}: {why}" for name, why in restricted.items())
 
 
 def embedder(name: str) -> Entry:

@@ -11,12 +11,14 @@ import hashlib
 import os
 import threading
 from collections.abc import Hashable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from transforms.records import Clip
 from transforms.reel import Reel, ReelError
+
+FrameT = TypeVar("FrameT")
 
 REELS_HELD_OPEN = 16
 #: The middle of a clip, of which the image teachers see one frame (METHOD 2: 30-70 %).
@@ -128,6 +130,14 @@ def clip_frames(clip: Clip, count: int) -> ClipFrames:
     # The frame nearest to a clip without any may lie outside it.
     times = [min(max(reel.times[row] - clip.span.start_s, 0.0), clip.span.duration_s) for row in rows]
     return ClipFrames(reel.frames(rows), times)
+
+
+def exactly(frames: Sequence[FrameT], count: int) -> list[FrameT]:
+    """`count` of the frames in order, evenly: repeated where there are fewer, left out where there are more.
+
+    exactly("abc", 8) == list("aaabbbcc")
+    """
+    return [frames[place * len(frames) // count] for place in range(count)]
 
 
 def clip_rows(reel: OpenReel, clip: Clip, count: int) -> list[int]:

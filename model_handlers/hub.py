@@ -8,6 +8,7 @@ A family is a class of handlers with the settings it takes; nothing of Transform
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.resources
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self
@@ -74,10 +75,14 @@ class HubModel:
 
 def models(kind: str) -> Iterator[HubModel]:
     """The models of one kind: "teachers", "embedders" or "selectors"."""
-    text = (importlib.resources.files("model_handlers") / "hub_models.yaml").read_text("utf-8")
-    for name, values in yaml.safe_load(text)[kind].items():
-        family = FAMILIES[values.pop("family")]
+    for name, values in _read()[kind].items():
+        family = FAMILIES[values["family"]]
         known = {field.name for field in dataclasses.fields(family.settings)}
         settings = family.settings(**{key: value for key, value in values.items() if key in known})
-        about = {key: value for key, value in values.items() if key not in known}
+        about = {key: value for key, value in values.items() if key not in {*known, "family"}}
         yield HubModel(name, family, settings, about)
+
+
+@functools.cache
+def _read() -> dict[str, dict[str, dict[str, Any]]]:
+    return yaml.safe_load((importlib.resources.files("model_handlers") / "hub_models.yaml").read_text("utf-8"))

@@ -12,7 +12,6 @@ end their quotation, open a turn of the chat, or stand for a picture.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import hashlib
 import importlib.resources
@@ -25,6 +24,7 @@ from typing import Any, Literal, get_args
 import yaml
 
 from model_handlers.long_captions import joined, sentences
+from model_handlers.nearest import nearest
 from model_handlers.quoting import harmless
 from transforms.records import Clip
 
@@ -77,7 +77,7 @@ class Prompt:
     def check(self, inputs: str) -> None:
         """Raise `PromptError` unless the prompt has a line for whatever `inputs` hand over."""
         if inputs not in get_args(Inputs):
-            raise PromptError(f"there are no inputs {inputs!r}; {_nearest(inputs, get_args(Inputs))}")
+            raise PromptError(f"there are no inputs {inputs!r}; {nearest(inputs, get_args(Inputs))}")
         for letter, wanted in _SLOTS_OF.items():
             if letter in inputs.split("-") and not self.slots.intersection(wanted):
                 lines = " or ".join(f"{{{slot}}}" for slot in wanted)
@@ -202,7 +202,7 @@ def prompt(name: str, file: str | None = None) -> Prompt:
     """The prompt called `name`, of the user's file or built in; `PromptError` with the nearest right name."""
     known = load_prompts(file)
     if name not in known:
-        raise PromptError(f"there is no prompt {name!r}; {_nearest(name, known)}")
+        raise PromptError(f"there is no prompt {name!r}; {nearest(name, known)}")
     return known[name]
 
 
@@ -282,13 +282,7 @@ def _slots(template: str, where: str) -> set[str]:
 def _known(names: Iterable[Any], known: Sequence[str], what: str, where: str) -> None:
     for name in names:
         if name not in known:
-            raise PromptError(f"there is no {what} {name!r} in {where}; {_nearest(name, known)}")
-
-
-def _nearest(name: Any, known: Iterable[str]) -> str:
-    known = list(known)
-    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.0)
-    return f"did you mean {near[0]!r}? Known: {', '.join(known)}"
+            raise PromptError(f"there is no {what} {name!r} in {where}; {nearest(name, known)}")
 
 
 def _fill(template: str, texts: Mapping[str, str], introductions: Mapping[str, str]) -> str:

@@ -46,7 +46,6 @@ LoadedT = TypeVar("LoadedT")
 
 
 _loaded: weakref.WeakValueDictionary[Hashable, Any] = weakref.WeakValueDictionary()
-_loading = threading.Lock()
 #: One batch at a time on a GPU, whatever models stand on it: two would share its speed and add up their memory.
 computing: dict[str, threading.Lock] = collections.defaultdict(threading.Lock)
 
@@ -56,7 +55,7 @@ def loaded_once(key: Hashable, load: Callable[[], LoadedT]) -> LoadedT:
 
     Two teachers with other inputs but the same weights have one copy of them on a GPU.
     """
-    with _loading:
+    with loading:
         kept = _loaded.get(key)
         if kept is None:
             kept = _loaded[key] = load()

@@ -11,11 +11,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from model_handlers import answers
 from model_handlers.devices import Device
-from model_handlers.frames import clip_frames
+from model_handlers.frames import clip_frames, exactly
 from model_handlers.pretrained import load_model, load_part
 from model_handlers.resident import Raw
 from model_handlers.settings import Settings
@@ -50,7 +48,7 @@ class Sighted:
         raise NotImplementedError
 
     def pictures(self, clip: Clip) -> torch.Tensor:
-        seen = repeated(clip_frames(clip, self.frames).frames, self.frames)
+        seen = exactly(clip_frames(clip, self.frames).frames, self.frames)
         pixels = self.look(seen, return_tensors="pt")["pixel_values"]
         # Those trained on videos come with a processor that nests a clip's frames.
         return pixels.reshape(-1, *pixels.shape[-3:])
@@ -84,11 +82,6 @@ def until_end(row: Sequence[int], ends: int | Sequence[int]) -> Spoken:
     stops = {ends} if isinstance(ends, int) else set(ends)
     length = next((number for number, token in enumerate(row) if token in stops), None)
     return Spoken(list(row), len(row)) if length is None else Spoken(list(row[:length]), length + 1)
-
-
-def repeated(frames: Sequence[np.ndarray], count: int) -> list[np.ndarray]:
-    """`count` frames in time order: all of them where there are as many, else some more than once."""
-    return [frames[number * len(frames) // count] for number in range(count)]
 
 
 def load_tokenizer(settings: Settings, **more: Any) -> Any:

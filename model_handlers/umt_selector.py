@@ -19,6 +19,7 @@ from typing import Any
 from model_handlers import bucket, long_captions
 from model_handlers.checkpoints import is_hub_id, locate
 from model_handlers.devices import Device
+from model_handlers.dual_selectors import sigmoid
 from model_handlers.frames import clip_frames
 from model_handlers.resident import Raw, ResidentHandler, loaded_once
 from model_handlers.settings import Settings
@@ -141,7 +142,7 @@ def _together(probabilities: Sequence[float], tokens: Sequence[int]) -> float:
         return probabilities[0]
     bounded = [min(max(probability, LEAST), 1.0 - LEAST) for probability in probabilities]
     logit = long_captions.combine([math.log(one / (1.0 - one)) for one in bounded], tokens)
-    return 1.0 / (1.0 + math.exp(-logit))
+    return sigmoid(logit)
 
 
 def _tokenizer_folder(settings: UmtSettings) -> str:

@@ -11,28 +11,19 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from model_handlers.devices import Device
 from model_handlers.dual_selectors import CaptionNetwork, Reader, not_of_kind, pooled, sigmoid, text_limit, unit
-from model_handlers.frames import clip_frames
+from model_handlers.frames import clip_frames, exactly
 from model_handlers.pretrained import load_model, load_part
 from model_handlers.resident import ResidentHandler
 from model_handlers.settings import Settings
 from model_handlers.tower_embedder import joined
 from transforms.records import CaptionedClip, Clip
 
-FrameT = TypeVar("FrameT")
 PERCEPTION_STEP = 64
 _PUNCTUATION = re.compile(f"[{re.escape(string.punctuation)}]")
-
-
-def exactly(frames: Sequence[FrameT], count: int) -> list[FrameT]:
-    """`count` of the frames in order, evenly: repeated where there are fewer, left out where there are more.
-
-    exactly("abc", 8) == list("aaabbbcc")
-    """
-    return [frames[place * len(frames) // count] for place in range(count)]
 
 
 class VideoNetwork(CaptionNetwork):

@@ -55,6 +55,15 @@ def test_wrong_name_is_answered_with_the_nearest_right_one(find, wrong, right):
         find(wrong)
 
 
+def test_models_that_restrict_their_use_are_told_with_the_reason_and_free_ones_are_not():
+    entries = [catalogue.teacher(name) for name in ("instructblip-vicuna-7b", "blip2-flan-t5-xl", "blip2-opt-2.7b")]
+    assert catalogue.restrictions(entries) == (
+        "instructblip-vicuna-7b: weights that were made from LLaMA are for non-commercial research; "
+        "blip2-opt-2.7b: OPT's licence is for non-commercial research"
+    )
+    assert catalogue.restrictions(entries[1:2]) == ""
+
+
 def test_calibrated_embedders_have_thresholds_in_a_sane_order():
     calibrated = [entry for entry in catalogue.EMBEDDERS.values() if entry.thresholds]
     assert [entry.name for entry in calibrated] == ["efficientnet-lite0", "clip-vit-h"]

@@ -3,44 +3,19 @@
 import json
 import shutil
 
+import chat_asking
 import numpy as np
 import pytest
-import tiny_chat
-import tiny_llava
+from chat_asking import captions, teacher
 from lite_media import clip_of, write_reel
 from tiny_words import CAPTIONS, COLOURS
 
 from model_handlers.chat_forms import chat_form, context_of, metadata_of, takes_system, video_of
-from model_handlers.chat_teacher import ChatTeacher
 from model_handlers.frames import ClipFrames
 from model_handlers.prompts import Asked
-from model_handlers.settings import Settings
 from model_handlers.weights import WeightsError
 
-MAKERS = {
-    "qwen2.5-vl": tiny_chat.make_qwen2_5_vl,
-    "video-llava": tiny_llava.make_video_llava,
-    "llava-next-video": tiny_llava.make_llava_next_video,
-    "llava-onevision": tiny_llava.make_llava_onevision,
-}
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    """The directory of a family's tiny checkpoint, made once."""
-    made = {}
-
-    def make(family):
-        if family not in made:
-            made[family] = tmp_path_factory.mktemp(family)
-            MAKERS[family](made[family])
-        return str(made[family])
-
-    return make
-
-
-def teacher(weights, **changes):
-    return ChatTeacher("tiny", Settings(weights, **{"frames": 4, "max_new_tokens": 16, **changes}))
+checkpoint = chat_asking.checkpoint
 
 
 def test_a_checkpoint_without_a_chat_template_is_refused_in_one_line(checkpoint, tmp_path):
@@ -81,9 +56,7 @@ def test_the_first_checkpoints_of_the_llavas_can_be_used(family, processor, pict
     weights = as_first_published(checkpoint(family), tmp_path / "old", processor, pictures)
     reel = write_reel(tmp_path / "red.arrow", [np.full((72, 128, 3), COLOURS[0], np.uint8)] * 8)
     for frames in (4, 1):
-        handler = teacher(weights, frames=frames)
-        (told,) = handler.run_inference([clip_of(reel, 8)], handler.load_model())
-        assert told.answer == CAPTIONS[0]
+        assert captions(teacher(weights, frames=frames), [clip_of(reel, 8)]) == [CAPTIONS[0]]
 
 
 def test_what_a_processor_assumes_of_the_vision_tower_gives_way_to_the_models_configuration(checkpoint):

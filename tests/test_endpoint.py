@@ -6,8 +6,9 @@ import re
 import socket
 import time
 
+import endpoint_asking
 import pytest
-from endpoint_asking import ask, captions, settings_for, teacher_for, told
+from endpoint_asking import KEY, ask, captions, settings_for, teacher_for, told
 from endpoint_server import (
     FRAMES,
     NO_CLIP,
@@ -31,19 +32,7 @@ from model_handlers.endpoint_answers import (
 )
 from model_handlers.endpoint_teacher import EndpointTeacher
 
-KEY = "sk-proj-THE-KEY-ITSELF"
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch):
-    monkeypatch.setattr(endpoint, "FIRST_DELAY_S", 0.02)
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-
-
-@pytest.fixture
-def server():
-    with EndpointServer() as running:
-        yield running
+server, quick = endpoint_asking.server, endpoint_asking.quick
 
 
 @pytest.fixture(scope="module")

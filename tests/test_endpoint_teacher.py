@@ -5,16 +5,16 @@ import pickle
 import re
 
 import apache_beam as beam
+import endpoint_asking
 import pytest
 from apache_beam.metrics import MetricsFilter
 from apache_beam.ml.inference.base import RunInference
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.testing.util import assert_that, equal_to
-from endpoint_asking import ask, captions, settings_for, teacher_for, told
+from endpoint_asking import KEY, ask, captions, settings_for, teacher_for, told
 from endpoint_server import (
     FRAMES,
     NO_CLIP,
-    EndpointServer,
     after,
     caption_of,
     chat,
@@ -25,25 +25,12 @@ from endpoint_server import (
 )
 from lite_media import clip_of
 
-from model_handlers import endpoint
 from model_handlers.endpoint_chats import ORDER, count_tokens
 from model_handlers.endpoint_teacher import EndpointSettings, EndpointTeacher
 from model_handlers.prompts import fit, prompt
 from transforms.reel import Reel
 
-KEY = "sk-proj-THE-KEY-ITSELF"
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch):
-    monkeypatch.setattr(endpoint, "FIRST_DELAY_S", 0.02)
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-
-
-@pytest.fixture
-def server():
-    with EndpointServer() as running:
-        yield running
+server, quick = endpoint_asking.server, endpoint_asking.quick
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from synthetic import make_video
 
 from beam_pipeline import evaluate_plots as plots
-from beam_pipeline import evaluate_videos
 from beam_pipeline.cli import main
 from beam_pipeline.config import load_config
 from beam_pipeline.evaluate_measures import Measured, covered_s, measure, pooled, table
@@ -35,6 +34,7 @@ from beam_pipeline.evaluate_videos import (
 )
 from model_handlers import catalogue
 from model_handlers.catalogue import Entry, Thresholds
+from transforms import transnet
 from transforms.boundary_scores import Counts
 from transforms.detection import THRESHOLDS, SplittingConfig
 from transforms.records import Cue, Failure, MediaFacts, Shot, ShotFeatures, Span, SplitVideo, Video
@@ -143,19 +143,17 @@ def test_a_method_that_made_nothing_has_no_means():
 
 
 def test_all_detectors_are_compared_and_one_whose_package_is_missing_says_how_to_get_it(monkeypatch):
-    monkeypatch.setattr(
-        evaluate_videos, "_EXTRAS", {"hash": (lambda: False, "hashing"), "content": (lambda: True, "x")}
-    )
+    monkeypatch.setattr(transnet, "available", lambda: False)
     configured = SplittingConfig(detector="adaptive", threshold=4.0)
     chosen, notes = choose_detectors(None, configured)
-    assert [one.detector for one in chosen] == [name for name in THRESHOLDS if name != "hash"]
+    assert [one.detector for one in chosen] == [name for name in THRESHOLDS if name != "transnet"]
     assert {one.detector: one.threshold for one in chosen} == {
-        name: 4.0 if name == "adaptive" else value for name, value in THRESHOLDS.items() if name != "hash"
+        name: 4.0 if name == "adaptive" else value for name, value in THRESHOLDS.items() if name != "transnet"
     }
-    missing = "the detector hash is not installed; run: pip install 'reelscribe[hashing]'"
+    missing = "the detector transnet is not installed; run: pip install 'reelscribe[transnet]'"
     assert notes == [missing]
     with pytest.raises(ValueError, match=re.escape(missing)):
-        choose_detectors(["hash"], configured)
+        choose_detectors(["transnet"], configured)
 
 
 def test_a_detector_named_twice_is_compared_once_and_an_unknown_one_is_told():

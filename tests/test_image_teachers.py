@@ -3,7 +3,6 @@
 import dataclasses
 
 import apache_beam as beam
-import numpy as np
 import pytest
 import tiny_captioners
 from apache_beam.ml.inference.base import RunInference
@@ -15,7 +14,7 @@ from model_handlers.devices import Device
 from model_handlers.frames import clip_frames
 from model_handlers.image_teachers import CaptionerTeacher, FlorenceTeacher, florence_task
 from model_handlers.settings import Settings
-from model_handlers.sighted import Spoken, padded, repeated, until_end, without_float16
+from model_handlers.sighted import Spoken, padded, until_end, without_float16
 from model_handlers.weights import WeightsError
 
 torch = pytest.importorskip("torch")
@@ -177,15 +176,6 @@ def test_only_a_t5_in_float16_changes_its_numbers(dtype, kind, expected):
 )
 def test_a_row_is_cut_at_the_token_that_ends_it(row, ends, expected):
     assert until_end(row, ends) == expected
-
-
-@pytest.mark.parametrize(
-    ("frames", "count", "expected"),
-    [(3, 3, [0, 1, 2]), (3, 6, [0, 0, 1, 1, 2, 2]), (4, 6, [0, 0, 1, 2, 2, 3]), (1, 4, [0, 0, 0, 0])],
-)
-def test_missing_frames_are_repeated_in_order(frames, count, expected):
-    shown = [np.full((1, 1, 3), number, np.uint8) for number in range(frames)]
-    assert [int(frame[0, 0, 0]) for frame in repeated(shown, count)] == expected
 
 
 @pytest.mark.parametrize(

@@ -237,6 +237,11 @@ def test_weights_are_shared_while_somebody_holds_them_and_loaded_anew_after():
     assert isinstance(third, Weights) and len(loads) == 2
 
 
+def test_what_is_loaded_may_have_parts_that_are_loaded_once_themselves():
+    whole = loaded_once("whole", lambda: frozenset({loaded_once("part", frozenset)}))
+    assert whole == frozenset({frozenset()})
+
+
 class DoublingHandler(ResidentHandler):
     def network(self, device):
         return Doubling(unprepared={3})

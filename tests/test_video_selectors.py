@@ -2,14 +2,22 @@
 
 import pytest
 
-from model_handlers.video_selectors import VideoPrismReader, exactly
+from model_handlers.frames import exactly
+from model_handlers.video_selectors import VideoPrismReader
 
 
 @pytest.mark.parametrize(
     ("frames", "count", "expected"),
-    [("abc", 8, "aaabbbcc"), ("a", 4, "aaaa"), ("abcd", 4, "abcd"), ("abcdefgh", 4, "aceg"), ("abcde", 8, "aabbcdde")],
+    [
+        ("abc", 8, "aaabbbcc"),
+        ("a", 4, "aaaa"),
+        ("abcd", 4, "abcd"),
+        ("abcd", 6, "aabccd"),
+        ("abcde", 8, "aabbcdde"),
+        ("abcdefgh", 4, "aceg"),
+    ],
 )
-def test_frames_are_repeated_in_order(frames, count, expected):
+def test_missing_frames_are_repeated_and_spare_ones_left_out_in_order(frames, count, expected):
     assert "".join(exactly(frames, count)) == expected
 
 
