@@ -60,11 +60,13 @@ EXTRAS = {
     # Teachers that vLLM serves on the worker. For GPU workers alone, in an image of its own: it pins its own torch.
     "vllm": ["vllm>=0.10", "openai>=1.66", "httpx2>=2.12,<3"],
     # gs:// paths, Pub/Sub and Dataflow.
-    "gcp": [f"apache-beam[gcp]>={BEAM},<3", "google-cloud-storage>=2.18"],
+    "gcp": [f"apache-beam[gcp]>={BEAM},<3", "google-cloud-storage>=3.0"],
+    # A watch's numbers for Prometheus (--metrics-port).
+    "metrics": ["prometheus-client>=0.20"],
     # Builds and submits the job graph, without a model: what a Flex Template's launcher image holds.
     "launcher": [
         f"apache-beam[gcp]>={BEAM},<3",
-        "google-cloud-storage>=2.18",
+        "google-cloud-storage>=3.0",
         "av>=14",
         "scenedetect-headless>=0.6.7",
         "simplejpeg>=1.9",
@@ -89,6 +91,8 @@ EXTRAS = {
         "openai>=1.66",
         # Drives Chromium in the tests of the report.
         "websockets>=13",
+        # Cloud Storage in the tests, in this process.
+        "gcp-storage-emulator>=2026.7.19",
     ],
 }
 

@@ -7,8 +7,10 @@ Markers `slow` and `soak` are declared in pyproject.toml; `make test` leaves bot
 
 import os
 import pathlib
+from collections.abc import Iterator
 
 import pytest
+from gcs_emulator import Bucket, serve_bucket
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -24,3 +26,9 @@ def shared_dir() -> pathlib.Path:
     if not (folder / "videos").is_dir():
         pytest.skip("needs the folder of real media, shared/, beside the checkout")
     return folder
+
+
+@pytest.fixture
+def gcs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    """Cloud Storage with one empty bucket, gs://bucket, for this test alone."""
+    yield from serve_bucket(monkeypatch)

@@ -209,14 +209,14 @@ def test_an_odd_manifest_row_costs_that_row(folder):
         {"uri": "a\0b.mp4"},
         {"uri": "a.mp4", "title": "half \ud83d"},
         {"uri": "b.MKV", "subtitles": "\0.vtt"},
-        {"uri": "gs://bucket/x.mp4"},
+        {"uri": "s3://bucket/x.mp4"},
         {"uri": f"file://{folder}/sub/a.mp4"},
     ]
     (folder / "LIST.JSONL").write_text("\n".join(map(json.dumps, rows)))
     nul, half, words, bucket, plain = find_sources([str(folder / "LIST.JSONL")]).sources
     assert (half.title, half.problem) == ("half ?", None)
     assert "NUL character" in nul.problem and "NUL character" in words.problem
-    assert bucket.problem == "cannot read gs://bucket/x.mp4: inputs are local files"
+    assert bucket.problem == "cannot read s3://bucket/x.mp4: inputs are local files and objects in gs://"
     assert (plain.uri, plain.problem) == (str(folder / "sub" / "a.mp4"), None)
 
 

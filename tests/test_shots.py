@@ -1,8 +1,12 @@
 """The splitting stage in a pipeline: one record or one dead letter a video, reels that are used again."""
 
+import dataclasses
+import errno
+import fcntl
 import os
 import pickle
 import signal
+import tempfile
 import threading
 import time
 
@@ -11,10 +15,11 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from synthetic import make_video, repeat_video
 
-from transforms import child
+from transforms import child, objects
 from transforms.child import Limits
 from transforms.detection import SplittingConfig
-from transforms.media_errors import source_version
+from transforms.media_errors import MediaError, NotAFile, source_version
+from transforms.objects import StorageError
 from transforms.records import Cue, MediaFacts, Shot, Span, Video
 from transforms.reel import Reel
 from transforms.shots import DetectShots, SourceChanged, split_local
@@ -121,6 +126,94 @@ def test_a_source_that_changes_while_it_is_read_leaves_no_reel(tmp_path):
     with pytest.raises(SourceChanged, match="changed while it was read"):
         split_local(video_of(path, "a"), str(tmp_path / "reels"), SplittingConfig(), Limits())
     assert os.listdir(tmp_path / "reels") == []
+
+
+@pytest.fixture
+def temporary(monkeypatch, tmp_path):
+    """The folder for temporary files, for this test alone."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+def object_of(gcs, path, video_id: str) -> Video:
+    generation = gcs.put(f"up/{path.name}", path.read_bytes())
+    return Video(video_id, f"gs://bucket/up/{path.name}", generation, path.stat().st_size)
+
+
+def test_an_object_is_split_like_the_same_file_and_its_copy_goes(gcs, tmp_path, temporary):
+    path = make_video(tmp_path / "a.mp4", SCENES)
+    video = object_of(gcs, path, "there")
+    there, reused = split_local(video, str(tmp_path / "reels"), SplittingConfig(), Limits())
+    here, _ = split_local(video_of(path, "here"), str(tmp_path / "reels"), SplittingConfig(), Limits())
+    assert (there.video, there.shots, there.media, reused) == (video, here.shots, here.media, False)
+    assert Reel.open(there.reel).etag == video.etag
+    assert os.listdir(temporary) == []
+
+
+def test_a_reel_of_an_object_is_used_again_without_asking_for_the_object(gcs, tmp_path, temporary):
+    video = object_of(gcs, make_video(tmp_path / "a.mp4", SCENES), "a")
+    first, _ = split_local(video, str(tmp_path), SplittingConfig(), Limits())
+    gcs.asked.clear()
+    again, reused = split_local(video, str(tmp_path), SplittingConfig(), Limits())
+    assert (again, reused, gcs.asked) == (first, True, [])
+    newer = dataclasses.replace(video, etag=gcs.put("up/a.mp4", (tmp_path / "a.mp4").read_bytes()))
+    assert split_local(newer, str(tmp_path), SplittingConfig(), Limits())[1] is False
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "told"),
+    [
+        (lambda gcs: gcs.put("up/a.mp4", b"new"), SourceChanged, "changed since it was listed; run the command again"),
+        (lambda gcs: gcs.remove("up/a.mp4"), NotAFile, "is not there any more (removed since it was listed)"),
+        (lambda gcs: setattr(gcs, "refuse", 403), NotAFile, "may not be read (403"),
+    ],
+)
+def test_an_object_that_is_not_as_it_was_listed_costs_that_video_and_leaves_nothing(
+    gcs, tmp_path, temporary, change, kind, told
+):
+    video = object_of(gcs, make_video(tmp_path / "a.mp4", SCENES), "a")
+    change(gcs)
+    with pytest.raises(kind) as caught:
+        split_local(video, str(tmp_path / "reels"), SplittingConfig(), Limits())
+    assert str(caught.value).startswith(f"gs://bucket/up/a.mp4 {told}")
+    assert os.listdir(temporary) == [] and not (tmp_path / "reels").exists()
+
+
+@pytest.mark.parametrize(("content", "told"), [(b"", "is empty (0 bytes)"), (b"<html></html>", "is a text file")])
+def test_what_is_wrong_with_an_object_is_told_of_the_object_not_of_its_copy(gcs, tmp_path, temporary, content, told):
+    (tmp_path / "a.mp4").write_bytes(content)
+    with pytest.raises(MediaError) as caught:
+        split_local(object_of(gcs, tmp_path / "a.mp4", "a"), str(tmp_path), SplittingConfig(), Limits())
+    assert str(caught.value).startswith(f"gs://bucket/up/a.mp4 {told}")
+    assert os.listdir(temporary) == []
+
+
+def test_a_full_disk_or_a_service_that_is_away_is_no_fault_of_the_video(gcs, tmp_path, temporary, monkeypatch):
+    video = object_of(gcs, make_video(tmp_path / "a.mp4", SCENES), "a")
+    with pytest.raises(OSError, match="has no room") as caught:
+        split_local(dataclasses.replace(video, size_bytes=1 << 60), str(tmp_path), SplittingConfig(), Limits())
+    assert caught.value.errno == errno.ENOSPC
+    monkeypatch.setattr(objects, "_RETRY_S", 0.1)
+    gcs.refuse = 503
+    with pytest.raises(StorageError, match=r"gs://bucket/up/a.mp4 cannot be read now"):
+        split_local(video, str(tmp_path), SplittingConfig(), Limits())
+    assert os.listdir(temporary) == []
+
+
+def test_a_copy_that_a_killed_process_left_is_removed_by_the_next_one(gcs, tmp_path, temporary):
+    left, used = temporary / "reelscribe-copy-left", temporary / "reelscribe-copy-used"
+    for folder in (left, used):
+        folder.mkdir()
+        (folder / "video.mp4").write_bytes(b"x")
+        os.utime(folder, (1, 1))
+    holder = os.open(used, os.O_RDONLY)
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    video = object_of(gcs, make_video(tmp_path / "a.mp4", SCENES), "a")
+    split_local(video, str(tmp_path), SplittingConfig(), Limits())
+    os.close(holder)
+    assert os.listdir(temporary) == ["reelscribe-copy-used"]
 
 
 def test_a_truncated_video_is_split_as_far_as_it_goes(tmp_path):

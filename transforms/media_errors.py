@@ -25,6 +25,10 @@ class NotAFile(MediaError):
     """Missing, a folder, a device, or not on this machine."""
 
 
+class SourceChanged(MediaError):
+    """The file is not, or no longer, the version that was listed."""
+
+
 class NotAVideo(MediaError):
     """Bytes that are no known video container: empty, text, a playlist, a picture, noise."""
 

@@ -17,17 +17,15 @@ import apache_beam as beam
 from apache_beam.metrics import Metrics
 
 from transforms.child import DecoderFailed, Limits, decode
+from transforms.copies import local_copy
+from transforms.counting import count
 from transforms.detection import SplittingConfig
-from transforms.media_errors import MediaError, NotAFile, check_file, local_path, source_version
+from transforms.media_errors import MediaError, NotAFile, SourceChanged, check_file, source_version
 from transforms.records import DeadLetter, FailedVideo, SplitVideo, Video
 from transforms.splitting import reusable_split, split_of
 
 STAGE = "split"
 FAILED = "failed"
-
-
-class SourceChanged(MediaError):
-    """The file is not, or no longer, the version that was listed."""
 
 
 class SplitVideos(NamedTuple):
@@ -40,30 +38,34 @@ class SplitVideos(NamedTuple):
 def split_local(video: Video, reels_dir: str, config: SplittingConfig, limits: Limits) -> tuple[SplitVideo, bool]:
     """Split a video on this machine, or take what an earlier run found.
 
+    An object in Cloud Storage is copied to this machine for as long as it is decoded.
+
     Returns:
       The split video, and whether its reel was there already.
 
     Raises:
       MediaError: nothing of the video could be used, or it changed meanwhile.
+      OSError, StorageError: the environment's fault: see `transforms.copies.local_copy`.
     """
     reel = os.path.join(reels_dir, f"{video.video_id}.arrow")
-    path = local_path(video.uri)
-    check_file(path)
-    _check_version(video, path)
-    known = reusable_split(video, reel, config)
-    if known is not None:
-        return known, True
-    os.makedirs(reels_dir, exist_ok=True)
-    request = {"path": path, "reel": reel, "etag": video.etag, "config": dataclasses.asdict(config)}
-    before = source_version(path)
-    summary = decode("split", request, limits)
-    try:
-        changed = source_version(path) != before
-    except OSError as error:
-        raise NotAFile(f"{path} went away while it was read: {error.strerror}") from error
-    if changed:
-        os.unlink(reel)
-        raise SourceChanged(f"{path} changed while it was read; run the command again")
+    if video.earlier is None or not video.earlier.split_again:
+        known = reusable_split(video, reel, config)
+        if known is not None:
+            return known, True
+    with local_copy(video, limits.deadline_s) as path:
+        check_file(path)
+        _check_version(video, path)
+        os.makedirs(reels_dir, exist_ok=True)
+        request = {"path": path, "reel": reel, "etag": video.etag, "config": dataclasses.asdict(config)}
+        before = source_version(path)
+        summary = decode("split", request, limits)
+        try:
+            changed = source_version(path) != before
+        except OSError as error:
+            raise NotAFile(f"{path} went away while it was read: {error.strerror}") from error
+        if changed:
+            os.unlink(reel)
+            raise SourceChanged(f"{path} changed while it was read; run the command again")
     return split_of(video, reel, summary), False
 
 
@@ -106,13 +108,16 @@ class DetectShots(beam.PTransform):
 
 
 def _split(video: Video, reels_dir: str, config: SplittingConfig, limits: Limits) -> Iterator[Any]:
+    count(STAGE, in_=1)
     try:
         split, reused = split_local(video, reels_dir, config, limits)
     except MediaError as error:
         _count("videos_failed")
+        count(STAGE, failed=1)
         yield beam.pvalue.TaggedOutput(FAILED, FailedVideo(video, _letter(video, error)))
         return
     _count("videos_split")
+    count(STAGE, out=1, reused=int(reused), bytes=0 if reused else video.size_bytes)
     if reused:
         _count("reels_reused")
     else:

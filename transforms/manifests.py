@@ -1,0 +1,172 @@
+"""Manifests: lists of videos as `.jsonl`, `.csv` or `.parquet`, on this machine or in a bucket.
+
+    for row in read_manifest("videos.jsonl"):
+        row.columns["uri"], row.problem            # an absolute path or gs:// URI; None, or why it can't be used
+
+A manifest is somebody else's text: relative names are taken from its folder and may not leave it, and one in a bucket
+may not name files of the machine that reads it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import dataclasses
+import json
+import os
+import posixpath
+import tempfile
+import urllib.parse
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from transforms.objects import download, is_object, parts_of, stat
+from transforms.sources import InputError
+
+MANIFEST_SUFFIXES = frozenset([".jsonl", ".csv", ".parquet"])
+MANIFEST_COLUMNS = frozenset(["uri", "video_id", "title", "description", "subtitles", "language"])
+#: Nobody writes a longer description; what is larger is broken or hostile.
+MAX_METADATA_CHARACTERS = 4_000_000
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ManifestRow:
+    """One row of a manifest: the columns that are filled, `uri` and `subtitles` located.
+
+    `problem` says why the row cannot be used. `readable` is False where not even its URI can be looked at.
+    """
+
+    columns: Mapping[str, str]
+    problem: str | None = None
+    readable: bool = True
+
+
+def is_manifest(name: str) -> bool:
+    """Whether a file is a manifest by its name."""
+    return posixpath.splitext(name)[1].lower() in MANIFEST_SUFFIXES
+
+
+def read_manifest(manifest: str) -> Iterator[ManifestRow]:
+    """Read the rows of a manifest, a local path or gs:// URI, as they come.
+
+    Raises:
+      InputError: it cannot be read, or a row has no uri.
+    """
+    with _here(manifest) as path:
+        for number, row in enumerate(_rows(path, manifest), start=1):
+            if not str(row.get("uri") or ""):
+                raise InputError(f"{manifest}, row {number}: no uri; every row needs one")
+            filled = [name for name in MANIFEST_COLUMNS & row.keys() if row[name] not in (None, "")]
+            yield _located(manifest, number, {name: writable(str(row[name])) for name in filled})
+
+
+def _located(manifest: str, number: int, row: dict[str, str]) -> ManifestRow:
+    if "\0" in row["uri"] + row.get("subtitles", ""):
+        told = f"{manifest}, row {number}: the uri or the subtitles hold a NUL character"
+        uri = row["uri"].replace("\0", "\N{REPLACEMENT CHARACTER}")
+        return ManifestRow({"uri": uri}, told, readable=False)
+    folder = posixpath.dirname(manifest) if is_object(manifest) else os.path.dirname(os.path.realpath(manifest))
+    problem = None
+    for name in ("uri", "subtitles"):
+        if name not in row:
+            continue
+        given = row[name]
+        why_not = _unreachable(given, from_bucket=is_object(manifest))
+        if why_not and name == "uri":
+            return ManifestRow({"uri": given}, why_not, readable=False)
+        if why_not:
+            problem = why_not
+            del row[name]
+            continue
+        row[name] = locate(folder, given)
+        if not os.path.isabs(given) and "://" not in given and not _inside(folder, row[name]):
+            remedy = "give its gs:// URI instead" if is_object(folder) else "give an absolute path instead"
+            problem = f"{name} {given!r} leaves the manifest's folder; {remedy}"
+    return ManifestRow(row, problem)
+
+
+def _unreachable(uri: str, from_bucket: bool) -> str | None:
+    """Why a URI of a manifest cannot be looked at, or None."""
+    if is_object(uri):
+        try:
+            _, name = parts_of(uri)
+        except ValueError as error:
+            return str(error)
+        return None if name.rstrip("/") else f"{uri} names no object; write gs://BUCKET/NAME"
+    if "://" in uri and not uri.startswith("file://"):
+        return f"cannot read {uri}: inputs are local files and objects in gs://"
+    if from_bucket and (os.path.isabs(uri) or uri.startswith("file://")):
+        return f"{uri} is a file of one machine; a manifest in a bucket names objects: gs://..., or relative to itself"
+    return None
+
+
+def locate(folder: str, uri: str) -> str:
+    """The absolute path or gs:// URI that a manifest in `folder` means by `uri`."""
+    if is_object(uri):
+        return uri
+    if is_object(folder):
+        bucket, within = parts_of(folder)
+        return f"gs://{bucket}/" + posixpath.normpath(posixpath.join("/", within, uri)).lstrip("/")
+    if uri.startswith("file://"):
+        uri = urllib.parse.unquote(urllib.parse.urlsplit(uri).path)
+    return os.path.normpath(os.path.join(folder, uri))
+
+
+def _inside(folder: str, path: str) -> bool:
+    if is_object(folder):
+        return path.startswith(folder + "/")
+    return os.path.commonpath([folder, os.path.realpath(path)]) == folder
+
+
+@contextlib.contextmanager
+def _here(manifest: str) -> Iterator[str]:
+    """The path of a manifest on this machine; one in a bucket is copied for as long as it is read."""
+    if not is_object(manifest):
+        yield manifest
+        return
+    version = stat(manifest)
+    if version is None:
+        raise InputError(f"there is no {manifest}")
+    with tempfile.TemporaryDirectory(prefix="reelscribe-manifest-") as folder:
+        path = os.path.join(folder, "manifest" + posixpath.splitext(manifest)[1].lower())
+        try:
+            download(manifest, version, path)
+        except (FileNotFoundError, ValueError) as error:
+            raise InputError(f"cannot read the manifest {manifest}: {error}; run the command again") from error
+        yield path
+
+
+def _rows(path: str, manifest: str) -> Iterator[dict[str, Any]]:
+    try:
+        kind = os.path.splitext(path)[1].lower()
+        if kind == ".parquet":
+            table = pq.read_table(path)
+            if "uri" not in table.column_names:
+                raise InputError(f"{manifest} has no column 'uri'; it has {', '.join(table.column_names)}")
+            yield from table.select([name for name in table.column_names if name in MANIFEST_COLUMNS]).to_pylist()
+        elif kind == ".csv":
+            csv.field_size_limit(MAX_METADATA_CHARACTERS)
+            with open(path, newline="", encoding="utf-8-sig") as lines:
+                reader = csv.DictReader(lines)
+                if "uri" not in (reader.fieldnames or []):
+                    raise InputError(f"{manifest} has no column 'uri'; its first line must name the columns")
+                yield from reader
+        else:
+            with open(path, encoding="utf-8-sig") as lines:
+                for number, line in enumerate(lines, start=1):
+                    if line.strip():
+                        row = json.loads(line)
+                        if not isinstance(row, dict):
+                            raise InputError(f"{manifest}, line {number}: not an object with a uri")
+                        yield row
+    except (OSError, ValueError, RecursionError, csv.Error) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"cannot read the manifest {manifest}: {error}") from error
+
+
+def writable(text: str) -> str:
+    """Text that can be written as UTF-8: JSON may carry halves of surrogate pairs, which no table takes."""
+    return text.encode("utf-8", "replace").decode()
