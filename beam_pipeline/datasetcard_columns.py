@@ -86,5 +86,9 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "attempt": "how often it was tried",
         "failed_at": "UTC",
         "run_id": _RUN,
+        "fingerprint": "of what was asked of the teacher; null where no teacher failed",
+        "shots": "of a failed clip: the shots it was stitched of, cut to the clip, in seconds",
+        "embedding": "of a failed clip: its visual embedding, a unit vector",
+        "captions": "of a failed clip: the captions it had got, unscored",
     },
 }

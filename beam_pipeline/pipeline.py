@@ -26,6 +26,7 @@ from transforms.committing import CommitVideos
 from transforms.embedding import EmbedShots
 from transforms.measuring import MeasureClips
 from transforms.reading import ReadVideos, Source
+from transforms.recalling import RecallVideos, Retry
 from transforms.records import SplitVideo, Video
 from transforms.rows import AssembleVideos, FailVideos, count_rows
 from transforms.scoring import JudgeCaptions
@@ -38,18 +39,23 @@ class CurateVideos(beam.PTransform):
     """Turn sources into rows of the dataset.
 
     Source in, the ids of the committed videos out; bounded or unbounded. Every source ends as rows of the tables under
-    `output`: clips, rejected spans, and dead letters for whatever failed.
+    `output`: clips, rejected spans, and dead letters for whatever failed. What is there already, and would come out
+    the same, is used again, stage by stage; `retry` names dead letters to work on all the same. Of an endless input
+    `commit_within_s` is how long a video waits for others to be committed with; None: until a batch is full.
     """
 
     config: Config
     output: str
     run_id: str
+    retry: Retry | None = None
+    commit_within_s: float | None = None
 
     def expand(self, sources: beam.PCollection[Source]) -> beam.PCollection[str]:
         config, run_id = self.config, self.run_id
         versions = functools.partial(fingerprints_of, config=config)
 
-        read = sources | "Read videos" >> ReadVideos()
+        wanted = sources | "Recall videos" >> RecallVideos(self.output, run_id, versions, self.retry)
+        read = wanted | "Read videos" >> ReadVideos()
         split = read.videos | "Detect shots" >> DetectShots(config.splitting, reels_of(self.output))
         shots = split.videos | "Embed shots" >> EmbedShots(*placed(config.embedder, config))
         events = shots | "Stitch shots" >> StitchShots(config.stitching, functools.partial(embedded, config=config))
@@ -61,10 +67,10 @@ class CurateVideos(beam.PTransform):
         finished = (events, judged, *measured) | "Assemble videos" >> AssembleVideos(run_id, versions)
         failed = (read.failed, split.failed) | beam.Flatten() | "Fail videos" >> FailVideos(run_id, versions)
         rows = (finished, failed) | "All videos" >> beam.Flatten() | "Count" >> beam.Map(count_rows)
-        return rows | "Commit" >> CommitVideos(self.output, run_id)
+        return rows | "Commit" >> CommitVideos(self.output, run_id, max_wait_s=self.commit_within_s)
 
 
-def fingerprints_of(video: Video, config: Config) -> dict[str, str]:
+def fingerprints_of(video: Source | Video, config: Config) -> dict[str, str]:
     """A video's fingerprints, stage by stage."""
     return config.fingerprints(video.etag, video.text_version)
 

@@ -72,6 +72,10 @@ def failure_row(video_id: str, run_id: str, stage: str, **columns: Any) -> dict[
         "attempt": 1,
         "failed_at": FAILED_AT,
         "run_id": run_id,
+        "fingerprint": None,
+        "shots": None,
+        "embedding": None,
+        "captions": None,
     }
     assert columns.keys() <= row.keys()
     return {**row, **columns}

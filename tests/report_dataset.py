@@ -95,6 +95,7 @@ def failure(stage: str, video_id: str, error_class: str, message: str, **more: A
         "attempt": 1,
         "failed_at": datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC),
         "run_id": RUN,
+        **dict.fromkeys(["fingerprint", "shots", "embedding", "captions"]),
     } | more
 
 

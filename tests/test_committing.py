@@ -327,6 +327,17 @@ def test_a_run_killed_at_any_instant_is_accepted_and_finished_by_the_next(tmp_pa
     check_killed_dataset(tmp_path, kills=4, n_videos=40, seed=1)
 
 
+@pytest.mark.parametrize("run_id", ["r1", "r2"])
+def test_an_older_generation_of_an_object_replaces_no_newer_one(tmp_path, run_id):
+    committer = Committer(tmp_path)
+    committer.commit([video_rows("a", "r1", caption="new", etag="20")])
+    (told,) = committer.commit([video_rows("a", run_id, caption="old", etag="9")])
+    assert (told.repeated, read_table(tmp_path, "videos")["etag"].to_pylist()) == (True, ["20"])
+    committer.commit([video_rows("a", run_id, caption="newest", etag="100")])
+    assert read_table(tmp_path, "videos")["etag"].to_pylist() == ["100"]
+    assert set(read_table(tmp_path, "clips")["caption"].to_pylist()) == {"newest"}
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 def test_a_hundred_kills(tmp_path):

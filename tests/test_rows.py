@@ -157,6 +157,7 @@ def test_a_dead_letter_becomes_the_row_that_the_contract_names():
             "detail": "trace",
             "attempt": 1,
             "failed_at": WHEN,
+            **dict.fromkeys(["fingerprint", "shots", "embedding", "captions"]),
             "run_id": "run",
         },
     )

@@ -4,24 +4,27 @@
 
 Teachers do not know of each other: each is one RunInference of its own, so that a slow one can have its own workers; or
 several of them take turns on one GPU (`together`). A teacher that fails costs its caption; one whose inputs are absent
-(no text) is skipped and counted.
+(no text) is skipped and counted; one that answered the same request in an earlier run is not asked again.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 from apache_beam.ml.inference.base import ModelHandler
 
+from transforms.counting import count
 from transforms.inference import infer
 from transforms.joining import JoinByCount, Joined, Part, Whole
 from transforms.records import Candidate, CaptionedClip, Clip, DeadLetter, Failure, Outcome
 
 NOT_APPLICABLE = "not_applicable"
+_SPARED = "spared"
 LOST = Failure("LostResult", "the teacher returned nothing for this clip", "")
 
 
@@ -56,6 +59,10 @@ class Teacher:
         shaped_by = "\n".join([self.name, place, self.revision, self.prompt_id])
         return hashlib.sha256(shaped_by.encode()).hexdigest()[:16]
 
+    def request_fingerprint(self, clip: Clip) -> str:
+        """Stands for all that shapes this teacher's caption of the clip."""
+        return hashlib.sha256(f"{clip.fingerprint}\n{self.fingerprint}".encode()).hexdigest()[:16]
+
     def applies_to(self, clip: Clip) -> bool:
         return not self.needs_text or bool(clip.subtitles or clip.title or clip.description)
 
@@ -85,15 +92,24 @@ def candidate_of(teacher: Teacher, outcome: Outcome[Clip, str]) -> Candidate | D
     if failure is None and not text:
         failure = Failure.of(EmptyCaption(f"{teacher.name} answered with no words"))
     if failure is not None:
-        return _teacher_failure(clip, teacher.name, failure)
+        return _teacher_failure(clip, teacher.name, failure, teacher.request_fingerprint(clip))
     return Candidate(
         teacher=teacher.name,
         model=teacher.model,
         revision=teacher.revision,
         prompt_id=teacher.prompt_id,
         text=text,
-        fingerprint=hashlib.sha256(f"{clip.fingerprint}\n{teacher.fingerprint}".encode()).hexdigest()[:16],
+        fingerprint=teacher.request_fingerprint(clip),
     )
+
+
+def answered_before(teacher: Teacher, clip: Clip) -> Candidate | DeadLetter | None:
+    """What an earlier run made of this very request, if anything: a caption, or a failure that stands."""
+    if clip.earlier is None:
+        return None
+    asked = teacher.request_fingerprint(clip)
+    known: tuple[Candidate | DeadLetter, ...] = (*clip.earlier.candidates, *clip.earlier.failures)
+    return next((one for one in known if one.teacher == teacher.name and one.fingerprint == asked), None)
 
 
 def gather(joined: Joined, order: Sequence[str]) -> CaptionedClip:
@@ -111,8 +127,9 @@ def gather(joined: Joined, order: Sequence[str]) -> CaptionedClip:
     )
 
 
-def _teacher_failure(clip: Clip, teacher: str, failure: Failure) -> DeadLetter:
-    return failure.letter("caption", clip.video_id, clip.uri, clip_id=clip.clip_id, teacher=teacher, span=clip.span)
+def _teacher_failure(clip: Clip, teacher: str, failure: Failure, fingerprint: str | None = None) -> DeadLetter:
+    where = {"clip_id": clip.clip_id, "teacher": teacher, "span": clip.span, "fingerprint": fingerprint}
+    return failure.letter("caption", clip.video_id, clip.uri, **where)
 
 
 @dataclasses.dataclass
@@ -126,14 +143,14 @@ class AskTeacher(beam.PTransform):
 
     def expand(self, clips: beam.PCollection[Clip]) -> beam.PCollection:
         teacher = self.teacher
-        fitting, skipped = _by_inputs(clips, [teacher])
+        fitting, spared = _sort(clips, [teacher])
         asked = (
             fitting
             | "Clip" >> beam.Values()
             | "Caption" >> infer(teacher.handler, teacher.hints)
             | "Candidate" >> beam.Map(_answered, teacher)
         )
-        return (asked, skipped) | beam.Flatten()
+        return (asked, spared) | beam.Flatten()
 
 
 @dataclasses.dataclass
@@ -148,39 +165,39 @@ class AskTogether(beam.PTransform):
 
     def expand(self, clips: beam.PCollection[Clip]) -> beam.PCollection:
         by_name = {teacher.name: teacher for teacher in self.teachers}
-        fitting, skipped = _by_inputs(clips, self.teachers)
+        fitting, spared = _sort(clips, self.teachers)
         asked = (
             fitting
             | "Caption" >> infer(self.together.handler, self.together.hints)
             | "Candidate" >> beam.MapTuple(lambda name, outcome: _answered(outcome, by_name[name]))
         )
-        return (asked, skipped) | beam.Flatten()
+        return (asked, spared) | beam.Flatten()
 
 
-def _by_inputs(
-    clips: beam.PCollection[Clip], teachers: Sequence[Teacher]
-) -> tuple[beam.PCollection[tuple[str, Clip]], beam.PCollection]:
-    """(name, clip) for every teacher that can work with the clip, and a skip for every other."""
-    fitting = clips | "Fitting" >> beam.FlatMap(
-        lambda clip: [(teacher.name, clip) for teacher in teachers if teacher.applies_to(clip)]
-    )
-    skipped = (
-        clips
-        | "Without inputs"
-        >> beam.FlatMap(lambda clip: [(clip, teacher.name) for teacher in teachers if not teacher.applies_to(clip)])
-        | "Skip" >> beam.MapTuple(_skip)
-    )
-    return fitting, skipped
+def _sort(clips: beam.PCollection[Clip], teachers: Sequence[Teacher]) -> tuple[beam.PCollection, beam.PCollection]:
+    """(name, clip) for every teacher that is to be asked, and a part for every other."""
+    sorted_clips = clips | "Fitting" >> beam.FlatMap(_fitting, teachers).with_outputs(_SPARED, main="fitting")
+    return sorted_clips["fitting"], sorted_clips[_SPARED]
 
 
-def _skip(clip: Clip, teacher: str) -> tuple[str, Part]:
-    Metrics.counter("reelscribe/caption", NOT_APPLICABLE).inc()
-    return clip.clip_id, Part(_Skipped(teacher))
+def _fitting(clip: Clip, teachers: Sequence[Teacher]) -> Iterator[Any]:
+    for teacher in teachers:
+        known = answered_before(teacher, clip)
+        if known is None and teacher.applies_to(clip):
+            count(f"caption/{teacher.name}", asked=1)
+            yield teacher.name, clip
+            continue
+        became = NOT_APPLICABLE if known is None else "reused"
+        Metrics.counter("reelscribe/caption", became).inc()
+        count(f"caption/{teacher.name}", **{became: 1})
+        yield beam.pvalue.TaggedOutput(_SPARED, (clip.clip_id, Part(known or _Skipped(teacher.name))))
 
 
 def _answered(outcome: Outcome[Clip, str], teacher: Teacher) -> tuple[str, Part]:
     found = candidate_of(teacher, outcome)
-    Metrics.counter("reelscribe/caption", "failed" if isinstance(found, DeadLetter) else "captions").inc()
+    became = "failed" if isinstance(found, DeadLetter) else "captions"
+    Metrics.counter("reelscribe/caption", became).inc()
+    count(f"caption/{teacher.name}", **{became: 1})
     return outcome.request.clip_id, Part(found)
 
 
@@ -205,7 +222,7 @@ class CaptionClips(beam.PTransform):
     def expand(self, clips: beam.PCollection[Clip]) -> beam.PCollection[CaptionedClip]:
         order = tuple(teacher.name for teacher in self.teachers)
         spread = clips | "Spread" >> beam.Reshuffle()
-        wholes = clips | "Wholes" >> beam.Map(lambda clip: (clip.clip_id, Whole(clip)))
+        wholes = clips | "Wholes" >> beam.Map(_whole)
         sharing = self.together.names if self.together else frozenset()
         apart = [teacher for teacher in self.teachers if teacher.name not in sharing]
         parts = [spread | f"Ask {teacher.name}" >> AskTeacher(teacher) for teacher in apart]
@@ -213,4 +230,17 @@ class CaptionClips(beam.PTransform):
             turns = [teacher for teacher in self.teachers if teacher.name in sharing]
             parts.append(spread | "Ask together" >> AskTogether(turns, self.together))
         joined = [wholes, *parts] | "All" >> beam.Flatten() | "Join" >> JoinByCount("captions", lambda clip: len(order))
-        return joined | "Gather" >> beam.Map(gather, order)
+        return joined | "Gather" >> beam.Map(_gathered, order)
+
+
+def _whole(clip: Clip) -> tuple[str, Whole]:
+    count("caption", in_=1)
+    return clip.clip_id, Whole(clip)
+
+
+def _gathered(joined: Joined, order: Sequence[str]) -> CaptionedClip:
+    captioned = gather(joined, order)
+    for lost in set(order) - {part.teacher for part in joined.parts}:
+        count(f"caption/{lost}", failed=1)
+    count("caption", **{"out" if captioned.candidates else "failed": 1})
+    return captioned

@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import logging
 import random
 import re
 import threading
@@ -23,24 +24,24 @@ import apache_beam as beam
 import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.metrics import Metrics
-from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake import CommitProperties, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
+from transforms.counting import count
 from transforms.finalising import drop_rows, finalise
 from transforms.schemas import TABLES, VIDEOS, RowError, VideoRows, require_safe, rows_to_table
+from transforms.standing import Standing
 from transforms.tables import (
     Directory,
     create_tables,
     pair_keys,
-    scan_files,
-    table_files,
     table_uri,
     writer_properties,
 )
 
 __all__ = ["CommitVideos", "Committed", "Committer", "finalise"]
 
-Pair = tuple[str, str]
+_log = logging.getLogger(__name__)
 
 #: How long a commit is tried again while others write. Beam's own retry comes after that.
 DEADLINE_S = 120.0
@@ -62,49 +63,6 @@ class Committed:
     repeated: bool = False
 
 
-class _Standing:
-    """Which (video_id, run_id) stand in a table: read once, then only from the files that are new."""
-
-    def __init__(self, dataset_dir: Directory, name: str):
-        self._dir, self._name = dataset_dir, name
-        self.table = DeltaTable(table_uri(dataset_dir, name))
-        self._pairs: dict[str, frozenset[Pair]] = {}
-        self._runs: dict[str, str] = {}
-
-    def refresh(self) -> None:
-        self.table.update_incremental()
-        before, files = self._pairs, table_files(self.table, self._dir, self._name)
-        self._pairs = {uri: before[uri] if uri in before else self._read(uri) for uri in files}
-        if self._name == "videos":
-            if not before.keys() <= self._pairs.keys():
-                self._runs, before = {}, {}
-            for uri in self._pairs.keys() - before.keys():
-                self._runs.update(self._pairs[uri])
-
-    def _read(self, uri: str) -> frozenset[Pair]:
-        pairs: set[Pair] = set()
-        for batch in scan_files([uri], TABLES[self._name], ["video_id", "run_id"]):
-            unique = pc.unique(pair_keys(batch)).to_pylist()
-            pairs.update((video_id, run_id) for video_id, _, run_id in (key.partition(" ") for key in unique))
-        return frozenset(pairs)
-
-    def run_of(self, video_id: str) -> str | None:
-        """The run_id under which a video stands in `videos`."""
-        return self._runs.get(video_id)
-
-    def among(self, pairs: set[Pair]) -> set[Pair]:
-        """Those of `pairs` that have rows."""
-        return {pair for standing in self._pairs.values() for pair in standing & pairs}
-
-    def row(self, video_id: str) -> dict[str, object] | None:
-        """The row of `videos`."""
-        of_video = pc.field("video_id") == video_id
-        for batch in scan_files(table_files(self.table, self._dir, self._name), VIDEOS, None):
-            for row in batch.filter(of_video).to_pylist():
-                return row
-        return None
-
-
 class Committer:
     """Commits batches to one dataset. There is one at a time (see `transforms.lease`)."""
 
@@ -112,7 +70,7 @@ class Committer:
         create_tables(dataset_dir)
         self._dir = dataset_dir
         self._deadline_s = deadline_s
-        self._standing = {name: _Standing(dataset_dir, name) for name in TABLES}
+        self._standing = {name: Standing(dataset_dir, name) for name in TABLES}
 
     def commit(self, batch: Sequence[VideoRows]) -> list[Committed]:
         """Commit videos; those that stand already, just as they are here, are left alone.
@@ -160,11 +118,16 @@ class Committer:
         yield from (_committed(rows) for rows in fresh)
 
     def _unseen(self, rows: VideoRows, stands_as: str | None) -> VideoRows | None:
-        """The rows under a run_id that is free for them; None if they stand already."""
-        again = re.fullmatch(f"{re.escape(rows.run_id)}(?:--([0-9]+))?", stands_as or "")
-        if stands_as is None or not again:
+        """The rows under a run_id that is free for them; None if they stand already, or a newer version does."""
+        if stands_as is None:
             return rows
-        standing = rows_to_table([self._standing["videos"].row(rows.video_id) or {}], VIDEOS)
+        stands = self._standing["videos"].row(rows.video_id) or {}
+        if _is_overtaken(rows.video["etag"], stands["etag"]):
+            return None
+        again = re.fullmatch(f"{re.escape(rows.run_id)}(?:--([0-9]+))?", stands_as)
+        if not again:
+            return rows
+        standing = rows_to_table([stands], VIDEOS)
         if standing.equals(rows_to_table([{**rows.video, "run_id": stands_as}], VIDEOS)):
             return None
         anew = rows.in_run(f"{rows.run_id}--{int(again[1] or 1) + 1}")
@@ -218,6 +181,11 @@ class Committer:
         )
 
 
+def _is_overtaken(etag: str, by: str) -> bool:
+    """Whether a version of an object is older than another one: generations grow, other versions have no order."""
+    return etag.isdecimal() and by.isdecimal() and int(etag) < int(by)
+
+
 def among_ids(column: str, ids: Sequence[str]) -> str:
     """A predicate for these ids; an unsafe one raises a `RowError`, since a quote in it could empty the table."""
     if not ids:
@@ -265,9 +233,18 @@ class _CommitBatch(beam.DoFn):
         began = time.monotonic()
         done = self._committer.commit(batch)
         Metrics.counter("reelscribe/commit", "commit_ms").inc(round(1000 * (time.monotonic() - began)))
+        count("commit", superseded=len(batch) - len(done))
         for committed in done:
             Metrics.counter("reelscribe/commit", "repeated" if committed.repeated else "committed").inc()
+            count("commit", out=1, repeated=int(committed.repeated))
+            _tell(committed)
             yield committed
+
+
+def _tell(committed: Committed) -> None:
+    told = (committed.video_id, committed.status, committed.n_clips, committed.n_rejected, committed.n_failures)
+    fields = {"run_id": committed.run_id, "video_id": committed.video_id, "stage": "commit", "status": committed.status}
+    _log.info("committed %s, %s: %d clips, %d rejected spans, %d dead letters", *told, extra=fields)
 
 
 @dataclasses.dataclass
@@ -311,4 +288,5 @@ class CommitVideos(beam.PTransform):
 
 
 def _keyed(rows: VideoRows) -> tuple[str, VideoRows]:
+    count("commit", in_=1)
     return "all", rows

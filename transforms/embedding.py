@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 import apache_beam as beam
 from apache_beam.ml.inference.base import ModelHandler
 
+from transforms.counting import count
 from transforms.inference import infer
 from transforms.joining import JoinByCount, Joined, Part, Whole
 from transforms.records import EmbedRequest, Failure, Outcome, Shot, ShotFeatures, SplitVideo, Vector
@@ -21,8 +22,8 @@ LOST = Failure("LostResult", "the embedder returned nothing for this shot", "")
 
 
 def requests_of(split: SplitVideo) -> Iterable[EmbedRequest]:
-    """One request a shot."""
-    for shot in split.shots:
+    """One request a shot; none where an earlier run stitched the same shots."""
+    for shot in split.shots[: n_requests(split)]:
         yield EmbedRequest(split.video.video_id, shot, split.reel)
 
 
@@ -42,8 +43,9 @@ def gather(joined: Joined) -> tuple[SplitVideo, dict[int, ShotFeatures | Failure
     return split, {shot.index: found.get(shot.index, LOST) for shot in split.shots}
 
 
-def n_shots(split: SplitVideo) -> int:
-    return len(split.shots)
+def n_requests(split: SplitVideo) -> int:
+    earlier = split.video.earlier
+    return len(split.shots) if earlier is None or earlier.clips is None else 0
 
 
 @dataclasses.dataclass
@@ -62,7 +64,7 @@ class EmbedShots(beam.PTransform):
     hints: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def expand(self, videos: beam.PCollection[SplitVideo]) -> beam.PCollection:
-        wholes = videos | "Wholes" >> beam.Map(lambda split: (split.video.video_id, Whole(split)))
+        wholes = videos | "Wholes" >> beam.Map(_whole)
         parts = (
             videos
             | "Requests" >> beam.FlatMap(requests_of)
@@ -70,5 +72,22 @@ class EmbedShots(beam.PTransform):
             | "Embed" >> infer(self.handler, self.hints)
             | "Parts" >> beam.Map(lambda embedding: (embedding.request.video_id, Part(features_of(embedding))))
         )
-        joined = (wholes, parts) | "Both" >> beam.Flatten() | "Join" >> JoinByCount("shots", n_shots)
-        return joined | "Gather" >> beam.Map(gather)
+        joined = (wholes, parts) | "Both" >> beam.Flatten() | "Join" >> JoinByCount("shots", n_requests)
+        return joined | "Gather" >> beam.Map(_gathered)
+
+
+def _whole(split: SplitVideo) -> tuple[str, Whole]:
+    count("embed", in_=len(split.shots))
+    return split.video.video_id, Whole(split)
+
+
+def _gathered(joined: Joined) -> tuple[SplitVideo, dict[int, ShotFeatures | Failure]]:
+    split, features = gather(joined)
+    earlier = split.video.earlier
+    if earlier is not None and not n_requests(split):
+        # What it found then is not looked at: the clips that were made of it are.
+        failed, reused = sum(letter.stage == "embed" for letter in earlier.settled), len(split.shots)
+    else:
+        failed, reused = sum(isinstance(one, Failure) for one in features.values()), 0
+    count("embed", out=len(split.shots) - failed, failed=failed, reused=reused)
+    return split, features

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 from apache_beam.ml.inference.base import ModelHandler
 
+from transforms.counting import count
 from transforms.inference import infer
 from transforms.records import Clip, Failure, Measurement, Outcome
 from transforms.schemas import MEASURE_STAGE
+
+_SETTLED = "settled"
 
 LOST = Failure("LostResult", "the measurement of this clip got lost", "")
 
@@ -51,15 +55,31 @@ class MeasureClips(beam.PTransform):
     hints: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def expand(self, clips: beam.PCollection[Clip]) -> beam.PCollection[Measurement]:
-        return (
-            clips
+        sorted_clips = clips | "Settle" >> beam.FlatMap(_settle).with_outputs(_SETTLED, main="open")
+        measured = (
+            sorted_clips["open"]
             | "Spread" >> beam.Reshuffle()
             | "Measure" >> infer(self.handler, self.hints)
             | "Measurement" >> beam.Map(_measured).with_output_types(Measurement)
         )
+        return (measured, sorted_clips[_SETTLED]) | beam.Flatten()
+
+
+def _settle(clip: Clip) -> Iterator[Any]:
+    """Pass a clip on to be measured, unless an earlier run did, or failed and that stands."""
+    count("measure", in_=1)
+    known = clip.earlier
+    letter = known.failure(MEASURE_STAGE) if known else None
+    if known is None or not (known.measured or letter):
+        yield clip
+        return
+    Metrics.counter("reelscribe/measure", "reused").inc()
+    count("measure", reused=1, **{"failed" if letter else "out": 1})
+    yield beam.pvalue.TaggedOutput(_SETTLED, Measurement(clip.video_id, clip.clip_id, known.max_running_lpips, letter))
 
 
 def _measured(outcome: Outcome[Clip, float | None]) -> Measurement:
     measurement = measurement_of(outcome)
     Metrics.counter("reelscribe/measure", "failed" if measurement.dead_letter else "clips").inc()
+    count("measure", **{"failed" if measurement.dead_letter else "out": 1})
     return measurement

@@ -46,7 +46,7 @@ class Video:
     `video_id` is safe as a file name and in a table predicate (`[A-Za-z0-9_-]{1,128}`); `etag` is the version of the
     source: whatever changes when its bytes do. `text_version` likewise for all text that stands beside the video
     (manifest columns, side-cars). `text_failures` are side-cars that could not be read: they cost the text, not the
-    video.
+    video. `earlier` is what the dataset already holds of this version of it.
     """
 
     video_id: str
@@ -59,6 +59,7 @@ class Video:
     cues: tuple[Cue, ...] = ()
     text_version: str = ""
     text_failures: tuple[DeadLetter, ...] = ()
+    earlier: Earlier | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -121,6 +122,7 @@ class Clip:
 
     `shots` are the stitched shots, cut to the clip. `subtitles` is the text that overlaps the clip, None when there is
     none. `fingerprint` stands for all that shaped the clip and its text: source, splitting, embedding, subtitles.
+    `earlier` is what models answered about it in an earlier run.
     """
 
     clip_id: str
@@ -135,6 +137,7 @@ class Clip:
     description: str | None = None
     subtitles: str | None = None
     language: str | None = None
+    earlier: Answers | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -151,7 +154,11 @@ class RejectedSpan:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A failure of one element, with what is needed to understand it and to run it again."""
+    """A failure of one element, with what is needed to understand it and to run it again.
+
+    `attempt` counts from 1. `fingerprint` stands for what was asked of a teacher: a request that reads otherwise is
+    another one.
+    """
 
     stage: str
     video_id: str
@@ -164,6 +171,13 @@ class DeadLetter:
     span: Span | None = None
     attempt: int = 1
     failed_at: datetime.datetime = dataclasses.field(default_factory=lambda: datetime.datetime.now(datetime.UTC))
+    fingerprint: str | None = None
+
+    @property
+    def place(self) -> tuple[object, ...]:
+        """What failed, whenever that was: of one place a video has one dead letter."""
+        span = self.span if self.clip_id is None and self.stage not in ("read", "split") else None
+        return self.stage, self.clip_id, self.teacher, span, self.fingerprint
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -198,6 +212,61 @@ class Candidate:
     prompt_id: str
     text: str
     fingerprint: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Answers:
+    """What models answered about a clip in an earlier run.
+
+    Candidates count where their fingerprints are still those of the requests. `scores` are the selector's, one a
+    candidate, empty where it has to be asked again. `measured` says whether `max_running_lpips` counts. `failures`
+    are dead letters of the clip that are not tried again.
+    """
+
+    candidates: tuple[Candidate, ...] = ()
+    scores: tuple[float, ...] = ()
+    measured: bool = False
+    max_running_lpips: float | None = None
+    failures: tuple[DeadLetter, ...] = ()
+
+    def failure(self, stage: str, teacher: str | None = None) -> DeadLetter | None:
+        """The dead letter that stands for this stage, or for this teacher's caption."""
+        return next((one for one in self.failures if (one.stage, one.teacher) == (stage, teacher)), None)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class EarlierClip:
+    """A clip of an earlier run, be it one that failed later: where it is, and what is known of it."""
+
+    span: Span
+    shots: tuple[Span, ...]
+    embedding: Vector
+    answers: Answers
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Earlier:
+    """What the dataset holds of this very version of a video, as far as it still counts.
+
+    `clips` is None when shots have to be embedded and stitched again. `settled` are the dead letters that stand,
+    `retried` those whose work is done once more. `split_again` says that the reel must not be used again.
+    """
+
+    clips: tuple[EarlierClip, ...] | None = None
+    rejected: tuple[RejectedSpan, ...] = ()
+    settled: tuple[DeadLetter, ...] = ()
+    retried: tuple[DeadLetter, ...] = ()
+    split_again: bool = False
+
+    def numbered(self, letter: DeadLetter) -> DeadLetter:
+        """The letter as it is kept: one that stands already as it stood, one of a repeated attempt with its count."""
+        for before in self.settled:
+            if before.place == letter.place:
+                return before
+        for before in self.retried:
+            if before.place == letter.place:
+                return dataclasses.replace(letter, attempt=before.attempt + 1)
+        return letter
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

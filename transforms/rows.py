@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ from apache_beam.metrics import Metrics
 from transforms import measuring
 from transforms.joining import JoinByCount, Joined, Part, Whole
 from transforms.records import (
+    Candidate,
     Clip,
     DeadLetter,
     FailedVideo,
@@ -32,10 +34,21 @@ from transforms.records import (
 )
 from transforms.schemas import SCHEMA_VERSION, VideoRows, spares_the_span
 
+_log = logging.getLogger(__name__)
+
 COUNTS = "reelscribe/rows"
 LOST = Failure("LostResult", "the clip got lost between captioning and writing", "")
 
 Fingerprints = Mapping[str, str]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LostClip:
+    """A clip that failed, and how far it had come."""
+
+    clip: Clip
+    embedding: Vector
+    candidates: tuple[Candidate, ...] = ()
 
 
 def timecode(seconds: float) -> str:
@@ -73,18 +86,7 @@ def clip_row(
         "matching_score": judged.scores[judged.chosen],
         "margin": judged.margin,
         "abstained": judged.abstained,
-        "captions": [
-            {
-                "teacher": candidate.teacher,
-                "model": candidate.model,
-                "revision": candidate.revision,
-                "prompt_id": candidate.prompt_id,
-                "caption": candidate.text,
-                "matching_score": score,
-                "fingerprint": candidate.fingerprint,
-            }
-            for candidate, score in zip(captioned.candidates, judged.scores, strict=True)
-        ],
+        "captions": [_candidate(*scored) for scored in zip(captioned.candidates, judged.scores, strict=True)],
         "subtitles": clip.subtitles,
         "embedding": list(embedding),
         "shots": [dataclasses.asdict(shot) for shot in clip.shots],
@@ -92,6 +94,18 @@ def clip_row(
         "fingerprint": fingerprint,
         "schema_version": SCHEMA_VERSION,
         "max_running_lpips": measurement.max_running_lpips if measurement else None,
+    }
+
+
+def _candidate(candidate: Candidate, score: float | None) -> dict[str, Any]:
+    return {
+        "teacher": candidate.teacher,
+        "model": candidate.model,
+        "revision": candidate.revision,
+        "prompt_id": candidate.prompt_id,
+        "caption": candidate.text,
+        "matching_score": score,
+        "fingerprint": candidate.fingerprint,
     }
 
 
@@ -109,8 +123,8 @@ def rejected_row(rejected: RejectedSpan, run_id: str) -> dict[str, Any]:
     }
 
 
-def failure_row(letter: DeadLetter, run_id: str) -> dict[str, Any]:
-    """The `failures` row of a dead letter."""
+def failure_row(letter: DeadLetter, run_id: str, lost: LostClip | None = None) -> dict[str, Any]:
+    """The `failures` row of a dead letter; of one that cost a clip it says what the clip had come to."""
     return {
         "stage": letter.stage,
         "video_id": letter.video_id,
@@ -125,7 +139,16 @@ def failure_row(letter: DeadLetter, run_id: str) -> dict[str, Any]:
         "attempt": letter.attempt,
         "failed_at": letter.failed_at,
         "run_id": run_id,
+        "fingerprint": letter.fingerprint,
+        "shots": [dataclasses.asdict(shot) for shot in lost.clip.shots] if lost else None,
+        "embedding": list(lost.embedding) if lost else None,
+        "captions": [_candidate(one, None) for one in lost.candidates] if lost else None,
     }
+
+
+def costs_the_clip(letter: DeadLetter) -> bool:
+    """Whether a dead letter cost a clip, rather than one caption, one number, or a stretch of no clip."""
+    return letter.clip_id is not None and not spares_the_span(letter.stage, letter.teacher)
 
 
 def damage_letter(split: SplitVideo) -> DeadLetter:
@@ -154,6 +177,7 @@ def video_rows(
     by_clip = {found.captioned.clip.clip_id: found for found in judged}
     measurements = None if measured is None else {found.clip_id: found for found in measured}
     clips: list[dict[str, Any]] = []
+    lost: dict[str, LostClip] = {}
     letters: list[DeadLetter] = [*video.text_failures, *stitched.dead_letters]
     if split.damage:
         letters.append(damage_letter(split))
@@ -161,6 +185,7 @@ def video_rows(
         found = by_clip.get(clip.clip_id)
         if found is None:
             letters.append(_lost(clip))
+            lost[clip.clip_id] = LostClip(clip, embedding)
             continue
         letters += found.dead_letters
         measurement = None
@@ -169,6 +194,9 @@ def video_rows(
             letters += [measurement.dead_letter] if measurement.dead_letter else []
         if found.chosen is not None:
             clips.append(clip_row(found, embedding, run_id, fingerprints["select"], measurement))
+        else:
+            lost[clip.clip_id] = LostClip(clip, embedding, found.captioned.candidates)
+    letters = _kept(letters, video)
     costly = [letter for letter in letters if not spares_the_span(letter.stage, letter.teacher)]
     failed_spans = any(letter.stage not in ("read", "split") for letter in costly)
     status = "failed" if failed_spans and not clips else "partial" if costly else "ok"
@@ -189,13 +217,17 @@ def video_rows(
         },
         clips=tuple(clips),
         rejected=tuple(rejected_row(row, run_id) for row in stitched.rejected),
-        failures=tuple(failure_row(letter, run_id) for letter in letters),
+        failures=tuple(
+            failure_row(letter, run_id, lost.get(letter.clip_id or "") if costs_the_clip(letter) else None)
+            for letter in letters
+        ),
     )
 
 
 def failed_video_rows(failed: FailedVideo, run_id: str, fingerprints: Fingerprints) -> VideoRows:
     """The rows of a video of which nothing could be read."""
-    video, letter = failed.video, failed.dead_letter
+    video = failed.video
+    (letter,) = _kept([failed.dead_letter], video)
     nothing = {"duration_s": None, "width": None, "height": None, "fps": None, "codec": None}
     counts = {"n_shots": 0, "n_clips": 0, "n_rejected": 0, "n_failures": 1, "status": "failed"}
     return VideoRows(
@@ -222,6 +254,11 @@ def _source_columns(video: Video, run_id: str, fingerprints: Fingerprints) -> di
 
 def _lost(clip: Clip) -> DeadLetter:
     return LOST.letter("select", clip.video_id, clip.uri, clip_id=clip.clip_id, span=clip.span)
+
+
+def _kept(letters: Iterable[DeadLetter], video: Video) -> list[DeadLetter]:
+    """The dead letters with their attempts counted."""
+    return [video.earlier.numbered(letter) if video.earlier else letter for letter in letters]
 
 
 @dataclasses.dataclass
@@ -272,7 +309,7 @@ def _fail(failed: FailedVideo, run_id: str, fingerprints: Callable[[Video], Fing
 
 
 def count_rows(rows: VideoRows) -> VideoRows:
-    """Count what becomes of a video: by status, by the rule that rejected, by the stage that failed."""
+    """Count what becomes of a video, by status, by rule, by the stage that failed; log each dead letter."""
     counted = collections.Counter({f"videos {rows.video['status']}": 1, "clips": len(rows.clips)})
     counted.update(f"rejected {row['stage']}" for row in rows.rejected)
     counted.update(f"failures {row['stage']}" for row in rows.failures)
@@ -281,4 +318,20 @@ def count_rows(rows: VideoRows) -> VideoRows:
     counted["source_bytes"] = rows.video["size_bytes"]
     for name, count in counted.items():
         Metrics.counter(COUNTS, name).inc(count)
+    _log_failures(rows)
     return rows
+
+
+def _log_failures(rows: VideoRows) -> None:
+    """Log each dead letter, with what it is about as fields (see `beam_pipeline.logs`)."""
+    if not _log.isEnabledFor(logging.INFO):
+        return
+    for row in rows.failures:
+        fields = {name: row[name] for name in _LOGGED if row[name] is not None}
+        where = ", ".join(str(row[name]) for name in ("clip_id", "teacher") if row[name]) or row["video_id"]
+        told = (row["stage"], where, row["error_class"], row["message"])
+        _log.info("dead letter: %s of %s: %s: %s", *told, extra={**fields, "error": row["message"]})
+
+
+#: The columns of a dead letter that its line in the log has as fields.
+_LOGGED = ("run_id", "video_id", "clip_id", "teacher", "stage", "error_class", "attempt", "uri")

@@ -42,6 +42,8 @@ CANDIDATE = pa.struct(
     ]
 )
 
+_SPAN = pa.struct([("start_s", pa.float64()), ("end_s", pa.float64())])
+
 
 def _schema(columns: Sequence[tuple[str, pa.DataType]], nullable: frozenset[str] = frozenset()) -> pa.Schema:
     return pa.schema([pa.field(name, kind, nullable=name in nullable) for name, kind in columns])
@@ -68,7 +70,7 @@ CLIPS = _schema(
         ("captions", pa.list_(CANDIDATE)),
         ("subtitles", pa.string()),
         ("embedding", pa.list_(pa.float32())),
-        ("shots", pa.list_(pa.struct([("start_s", pa.float64()), ("end_s", pa.float64())]))),
+        ("shots", pa.list_(_SPAN)),
         ("run_id", pa.string()),
         ("fingerprint", pa.string()),
         ("schema_version", pa.int32()),
@@ -130,15 +132,23 @@ FAILURES = _schema(
         ("attempt", pa.int32()),
         ("failed_at", pa.timestamp("us", tz="UTC")),
         ("run_id", pa.string()),
+        # What a failed clip had come to, so that it can go on from there; and what a teacher was asked.
+        ("fingerprint", pa.string()),
+        ("shots", pa.list_(_SPAN)),
+        ("embedding", pa.list_(pa.float32())),
+        ("captions", pa.list_(CANDIDATE)),
     ],
-    nullable=frozenset({"clip_id", "teacher", "start_s", "end_s"}),
+    nullable=frozenset({"clip_id", "teacher", "start_s", "end_s", "fingerprint", "shots", "embedding", "captions"}),
 )
 
 #: In the order in which a video enters them: `videos` last, it is the point of commit.
 TABLES: Mapping[str, pa.Schema] = {"clips": CLIPS, "rejected": REJECTED, "failures": FAILURES, "videos": VIDEOS}
 
 #: Columns that came after the first release, in order; files from before end without some of them.
-ADDED: Mapping[str, tuple[str, ...]] = {"clips": ("max_running_lpips",)}
+ADDED: Mapping[str, tuple[str, ...]] = {
+    "clips": ("max_running_lpips",),
+    "failures": ("fingerprint", "shots", "embedding", "captions"),
+}
 
 #: The log keeps the least and the greatest value of these columns; never of titles or captions, which are other
 #: people's words and would outlive their removal there.

@@ -6,14 +6,18 @@ captioned | JudgeCaptions(selector, abstain_below=0.1)     # -> JudgedClip
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 from apache_beam.ml.inference.base import ModelHandler
 
+from transforms.counting import count
 from transforms.inference import infer
 from transforms.records import CaptionedClip, Failure, JudgedClip, Outcome
+
+_SETTLED = "settled"
 
 NO_CAPTION = Failure("NoCaption", "no teacher could caption this clip", "")
 
@@ -56,6 +60,18 @@ def judge(outcome: Outcome[CaptionedClip, Sequence[float]], abstain_below: float
     return JudgedClip(captioned, scores, choice.chosen, choice.margin, choice.abstained, captioned.dead_letters)
 
 
+def settled(captioned: CaptionedClip, abstain_below: float | None = None) -> JudgedClip | None:
+    """The judgement that needs no selector: no caption to judge, or an earlier run judged the very same ones."""
+    if not captioned.candidates:
+        return _failed(captioned, "caption", NO_CAPTION)
+    earlier = captioned.clip.earlier
+    if earlier is None or earlier.candidates != captioned.candidates:
+        return None
+    if letter := earlier.failure("score"):
+        return JudgedClip(captioned, (), None, None, False, (*captioned.dead_letters, letter))
+    return judge(Outcome(captioned, earlier.scores), abstain_below) if earlier.scores else None
+
+
 def _failed(captioned: CaptionedClip, stage: str, failure: Failure) -> JudgedClip:
     clip = captioned.clip
     letter = failure.letter(stage, clip.video_id, clip.uri, clip_id=clip.clip_id, span=clip.span)
@@ -67,7 +83,8 @@ class JudgeCaptions(beam.PTransform):
     """Score each clip's candidates and choose the best.
 
     CaptionedClip in, one JudgedClip out for each; bounded or unbounded. A clip without captions, or one that the
-    selector cannot score, comes out failed, with a dead letter that carries its span.
+    selector cannot score, comes out failed, with a dead letter that carries its span. Captions that an earlier run
+    scored, all of them and no others, are not scored again.
 
     Args:
       selector: answers a `CaptionedClip` with one score a candidate.
@@ -80,20 +97,40 @@ class JudgeCaptions(beam.PTransform):
     abstain_below: float | None = None
 
     def expand(self, captioned: beam.PCollection[CaptionedClip]) -> beam.PCollection[JudgedClip]:
-        mute = captioned | "Without captions" >> beam.Filter(lambda found: not found.candidates)
-        failed = mute | "Fail" >> beam.Map(_failed, "caption", NO_CAPTION)
+        sorted_clips = captioned | "Settle" >> beam.FlatMap(_settle, self.abstain_below).with_outputs(
+            _SETTLED, main="open"
+        )
         judged = (
-            captioned
-            | "With captions" >> beam.Filter(lambda found: bool(found.candidates))
+            sorted_clips["open"]
             | "Spread" >> beam.Reshuffle()
             | "Score" >> infer(self.selector, self.hints)
             | "Choose" >> beam.Map(_judged, self.abstain_below)
         )
-        return (judged, failed) | beam.Flatten()
+        return (judged, sorted_clips[_SETTLED]) | beam.Flatten()
+
+
+def _settle(captioned: CaptionedClip, abstain_below: float | None) -> Iterator[Any]:
+    """Pass a clip on to the selector, unless it is settled without."""
+    if captioned.candidates:
+        count("score", in_=1)
+    found = settled(captioned, abstain_below)
+    if found is None:
+        yield captioned
+        return
+    if found.chosen is not None:
+        Metrics.counter("reelscribe/score", "reused").inc()
+    if captioned.candidates:
+        count("score", reused=1, **_became(found))
+    yield beam.pvalue.TaggedOutput(_SETTLED, found)
 
 
 def _judged(outcome: Outcome[CaptionedClip, Sequence[float]], abstain_below: float | None) -> JudgedClip:
     judged = judge(outcome, abstain_below)
     if judged.chosen is not None:
         Metrics.counter("reelscribe/score", "clips").inc()
+    count("score", **_became(judged))
     return judged
+
+
+def _became(judged: JudgedClip) -> dict[str, int]:
+    return {"failed" if judged.chosen is None else "out": 1}

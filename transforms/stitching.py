@@ -12,15 +12,18 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import apache_beam as beam
 import numpy as np
 from apache_beam.metrics import Metrics
 
+from transforms.counting import count, micros, timed
 from transforms.records import (
+    Answers,
     Clip,
     DeadLetter,
+    Earlier,
     Failure,
     RejectedSpan,
     Shot,
@@ -210,7 +213,8 @@ def stitch(
         trimmed = trim(kept_span, config.trim_fraction)
         for end in (Span(kept_span.start_s, trimmed.start_s), Span(trimmed.end_s, kept_span.end_s)):
             reject(end, "trim", "trimmed off the end", end.duration_s, config.trim_fraction)
-        clips.append(_clip(split, event, trimmed, fingerprint))
+        shots = (Span(max(s.shot.start_s, trimmed.start_s), min(s.shot.end_s, trimmed.end_s)) for s in event.shots)
+        clips.append(_clip(split, trimmed, tuple(shot for shot in shots if shot.duration_s > 0), fingerprint))
 
     return StitchedVideo(
         split=split,
@@ -221,9 +225,22 @@ def stitch(
     )
 
 
-def _clip(split: SplitVideo, event: Event, span: Span, fingerprint: str) -> Clip:
+def stitched_before(split: SplitVideo, earlier: Earlier, fingerprint: str) -> StitchedVideo:
+    """What an earlier run made of the same shots, with the text that the video has now."""
+    clips = earlier.clips or ()
+    return StitchedVideo(
+        split=split,
+        clips=tuple(_clip(split, known.span, known.shots, fingerprint, known.answers) for known in clips),
+        embeddings=tuple(known.embedding for known in clips),
+        rejected=earlier.rejected,
+        dead_letters=tuple(letter for letter in earlier.settled if letter.stage == "embed"),
+    )
+
+
+def _clip(
+    split: SplitVideo, span: Span, shots: tuple[Span, ...], fingerprint: str, earlier: Answers | None = None
+) -> Clip:
     video = split.video
-    shots = (Span(max(s.shot.start_s, span.start_s), min(s.shot.end_s, span.end_s)) for s in event.shots)
     cues = video.cues or split.embedded_cues
     text = align(cues, span)
     name = clip_id(video.video_id, span)
@@ -233,7 +250,7 @@ def _clip(split: SplitVideo, event: Event, span: Span, fingerprint: str) -> Clip
         video_id=video.video_id,
         uri=video.uri,
         span=span,
-        shots=tuple(shot for shot in shots if shot.duration_s > 0),
+        shots=shots,
         media=split.media,
         reel=split.reel,
         fingerprint=hashlib.sha256(shaped_by.encode()).hexdigest()[:16],
@@ -241,6 +258,7 @@ def _clip(split: SplitVideo, event: Event, span: Span, fingerprint: str) -> Clip
         description=video.description,
         subtitles=text,
         language=video.language,
+        earlier=earlier,
     )
 
 
@@ -253,7 +271,7 @@ class StitchShots(beam.PTransform):
     """Stitch the shots of each video into clips.
 
     (SplitVideo, {shot index: ShotFeatures | Failure}) in, one StitchedVideo out for each; bounded or unbounded. Pure:
-    it cannot fail on a well-formed video.
+    it cannot fail on a well-formed video. A video whose clips an earlier run found keeps them.
 
     Args:
       config: the rules' numbers.
@@ -273,7 +291,36 @@ def _stitch_counted(
     fingerprint: Callable[[SplitVideo], str],
 ) -> StitchedVideo:
     split, features = embedded
-    stitched = stitch(split, features, config, fingerprint(split))
+    earlier = split.video.earlier
+    if earlier is not None and earlier.clips is not None:
+        known = stitched_before(split, earlier, fingerprint(split))
+        _count(known, reused=len(known.clips))
+        return known
+    with timed("stitch"):
+        stitched = stitch(split, features, config, fingerprint(split))
+    _count(stitched)
     Metrics.counter("reelscribe/stitch", "clips").inc(len(stitched.clips))
     Metrics.counter("reelscribe/stitch", "rejected").inc(len(stitched.rejected))
     return stitched
+
+
+def _count(stitched: StitchedVideo, reused: int = 0) -> None:
+    """Count shots in, clips out, spans dropped; and their lengths, which alone add up, as rules join and cut."""
+    shots = (Span(shot.start_s, shot.end_s) for shot in stitched.split.shots)
+    failed = [letter.span for letter in stitched.dead_letters if letter.span]
+    count(
+        "stitch",
+        in_=len(stitched.split.shots),
+        out=len(stitched.clips),
+        rejected=len(stitched.rejected),
+        failed=len(failed),
+        reused=reused,
+        in_us=_length_us(shots),
+        out_us=_length_us(clip.span for clip in stitched.clips),
+        rejected_us=_length_us(row.span for row in stitched.rejected),
+        failed_us=_length_us(failed),
+    )
+
+
+def _length_us(spans: Iterable[Span]) -> int:
+    return micros(math.fsum(span.duration_s for span in spans))

@@ -14,6 +14,7 @@ import os
 import random
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -195,6 +196,11 @@ class CurrentVideo:
     n_rejected: int
     n_failures: int
 
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> CurrentVideo:
+        """Of a row of `videos`, or one with these columns at least."""
+        return cls(**{field.name: row[field.name] for field in dataclasses.fields(cls)})
+
 
 class Snapshot:
     """The four tables as of one moment, read while writers go on.
@@ -282,4 +288,4 @@ def current_videos(dataset_dir: Directory) -> dict[str, CurrentVideo]:
         return {}
     names = [field.name for field in dataclasses.fields(CurrentVideo)]
     rows = read_table(dataset_dir, "videos", names).to_pylist()
-    return {row["video_id"]: CurrentVideo(**row) for row in rows}
+    return {row["video_id"]: CurrentVideo.of(row) for row in rows}
