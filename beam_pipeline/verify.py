@@ -21,7 +21,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from beam_pipeline.verify_runs import RunRecord, check_runs, needing_reels, read_runs, run_of
+from beam_pipeline.verify_runs import (
+    RunRecord,
+    check_runs,
+    check_takedowns,
+    needing_reels,
+    newest_run,
+    read_runs,
+    run_of,
+    taken_down,
+)
 from beam_pipeline.verify_spans import VideoSpans, check_clip, check_tiling, group_spans
 from transforms.lease import read_lease
 from transforms.reel import Reel, ReelError
@@ -77,7 +86,7 @@ def audit(dataset_dir: Directory) -> Audit:
 
 def _audit(dataset_dir: Directory, snapshot: Snapshot, orderly: bool) -> Audit:
     runs, breaches = read_runs(dataset_dir)
-    newest = max(runs, key=lambda run: run.started, default=None)
+    newest = newest_run(runs)
     counts: collections.Counter[str] = collections.Counter()
     auditor = _Auditor(dataset_dir, snapshot, counts, orderly and (newest is None or newest.finished))
     for found in auditor.run(runs):
@@ -111,6 +120,8 @@ class _Auditor:
         yield from self._clips()
         yield from self._videos(videos, spans, needing_reels(runs))
         yield from check_runs(runs, {row["video_id"]: row for row in _brief(videos)})
+        yield from check_takedowns(runs, self._snapshot, orderly=self._orderly)
+        self._counts["taken_down"] = len(taken_down(runs))
         self._counts["runs"] = len(runs)
 
     def _files(self) -> Iterator[str]:

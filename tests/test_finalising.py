@@ -10,7 +10,7 @@ from deltalake import DeltaTable
 
 from beam_pipeline.verify import verify
 from transforms.committing import Committer
-from transforms.finalising import finalise, sweep
+from transforms.finalising import drop_videos, finalise, forget_history, sweep
 from transforms.lease import LeaseLost, WriterLease
 from transforms.schemas import TABLES
 from transforms.tables import read_table, table_uri
@@ -96,3 +96,67 @@ def test_files_are_pruned_by_the_statistics_of_rewritten_files(tmp_path):
     assert sorted((row["min.video_id"], row["max.video_id"], row["num_records"]) for row in actions) == [
         ("a", "a", 2), ("m", "m", 2),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_videos_are_dropped_from_a_table_whatever_run_they_are_of(tmp_path, name):
+    committer = Committer(tmp_path)
+    committer.commit([video_rows("a"), video_rows("b"), failed_rows("c")])
+    committer.commit([video_rows("b", "r2")])
+    committer._append("clips", [video_rows("b", "never-committed")])
+    before = plain(tmp_path, name)["video_id"].to_pylist()
+    gone = {"clips": 6, "rejected": 8, "failures": 2, "videos": 1}
+    assert drop_videos(tmp_path, name, ["b", "not there"]) == gone[name]
+    assert drop_videos(tmp_path, name, ["b"]) == 0
+    table = DeltaTable(table_uri(tmp_path, name))
+    left = pa.concat_tables([pq.read_table(path) for path in table.file_uris()])
+    assert left.schema.equals(TABLES[name])
+    assert set(left["video_id"].to_pylist()) == set(before) - {"b"}
+
+
+def log_of(directory, name):
+    return sorted(os.listdir(directory / name / "_delta_log"))
+
+
+def test_a_forgotten_history_leaves_the_present_rows_and_no_older_version(tmp_path):
+    committer = Committer(tmp_path)
+    for number in range(9):
+        committer.commit([video_rows(f"video-{number}", n_clips=1)])
+    DeltaTable(table_uri(tmp_path, "clips")).create_checkpoint()
+    for path in (tmp_path / "clips" / "_delta_log").iterdir():
+        # Written by a machine whose clock is a day ahead.
+        os.utime(path, (path.stat().st_mtime + 86400,) * 2)
+    with WriterLease(tmp_path, "forgetter"):
+        for name in TABLES:
+            drop_videos(tmp_path, name, ["video-7"])
+        finalise(tmp_path)
+        before = read_table(tmp_path, "clips").to_pylist()
+        forget_history(tmp_path)
+    version = DeltaTable(table_uri(tmp_path, "clips")).version()
+    assert log_of(tmp_path, "clips") == [
+        f"{version - 1:020}.checkpoint.parquet",
+        f"{version - 1:020}.json",
+        f"{version:020}.json",
+        "_last_checkpoint",
+    ]
+    actions = pq.read_table(tmp_path / "clips" / "_delta_log" / f"{version - 1:020}.checkpoint.parquet").to_pylist()
+    assert [action["remove"] for action in actions if action.get("remove")] == []
+    assert read_table(tmp_path, "clips").to_pylist() == before
+    assert verify(tmp_path) == []
+    # What was committed once is known still.
+    assert [one.repeated for one in Committer(tmp_path).commit([video_rows("video-3", n_clips=1)])] == [True]
+
+
+def test_a_history_may_be_forgotten_again_after_a_kill(tmp_path):
+    Committer(tmp_path).commit([video_rows("a")])
+    uri = table_uri(tmp_path, "videos")
+    DeltaTable(uri).alter.set_table_properties({"delta.logRetentionDuration": "interval 0 days"})
+    with WriterLease(tmp_path, "forgetter"):
+        for _ in range(2):
+            forget_history(tmp_path)
+    configuration = DeltaTable(uri).metadata().configuration
+    assert configuration["delta.logRetentionDuration"] == "interval 7 days"
+    assert configuration["delta.deletedFileRetentionDuration"] == "interval 1 week"
+    assert len(log_of(tmp_path, "videos")) == 4
+    with pytest.raises(LeaseLost, match="nobody holds"):
+        forget_history(tmp_path)

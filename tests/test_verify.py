@@ -66,10 +66,10 @@ def test_a_sound_dataset_has_no_breach_and_is_counted(tmp_path):
     found = audit(tmp_path)
     assert found.breaches == []
     assert found.counts == {
-        "clips": 3, "failures": 3, "reels": 2, "rejected": 4, "runs": 1, "stray_files": 0, "uncommitted": 0,
-        "videos": 3, "videos_failed": 1, "videos_ok": 1, "videos_partial": 1,
+        "clips": 3, "failures": 3, "reels": 2, "rejected": 4, "runs": 1, "stray_files": 0, "taken_down": 0,
+        "uncommitted": 0, "videos": 3, "videos_failed": 1, "videos_ok": 1, "videos_partial": 1,
     }  # fmt: skip
-    assert found.describe().splitlines()[0::11] == ["clips                3", "no breach"]
+    assert found.describe().splitlines()[0::12] == ["clips                3", "no breach"]
 
 
 def test_there_is_nothing_to_verify_where_there_is_no_dataset(tmp_path):
@@ -275,6 +275,58 @@ def test_runs_that_do_not_account_for_their_inputs_are_breaches(tmp_path, case):
     listed = [{"video_id": video_id, "outcome": outcome} for video_id, outcome in inputs]
     dataset(tmp_path, video(), inputs=listed, counts=counts, options={"keep_reels": False})
     assert verify(tmp_path) == expected
+
+
+def write_takedown(directory, *videos, run_id="takedown-1", status="done", started_at="2024-02-01T00:00:00"):
+    write_record(directory, run_id, status=status, started_at=started_at, videos=list(videos))
+
+
+def test_inputs_that_were_taken_down_have_no_row_and_are_counted(tmp_path):
+    inputs = [{"video_id": video_id, "uri": None, "outcome": "committed"} for video_id in ("a", "gone", "lost")]
+    dataset(tmp_path, video(), inputs=inputs, options={"keep_reels": False}, counts={"inputs": 3})
+    write_takedown(tmp_path, "gone", "never-there")
+    assert verify(tmp_path) == ["runs/r1: the input lost has no row in videos"]
+    assert audit(tmp_path).counts["taken_down"] == 2
+
+
+def test_whatever_is_left_of_a_video_that_was_taken_down_is_a_breach(tmp_path):
+    write_reel(tmp_path, "a", [(0.0, 10.0)])
+    (tmp_path / "media").mkdir()
+    for name in ("a-1000-9000.mp4", "b-1000-9000.mp4"):
+        (tmp_path / "media" / name).write_bytes(b"pictures")
+    dataset(tmp_path, video("a"), video("b"), options={"keep_reels": False})
+    write_takedown(tmp_path, "a")
+    again = f"run: reelscribe takedown {tmp_path} --video=a"
+    assert verify(tmp_path) == [
+        f"a: it was taken down, yet clips has 1 rows of it; {again}",
+        f"a: it was taken down, yet rejected has 2 rows of it; {again}",
+        f"a: it was taken down, yet videos has 1 rows of it; {again}",
+        f"a: it was taken down, yet reels/ has a.arrow; {again}",
+        f"a: it was taken down, yet media/ has a-1000-9000.mp4; {again}",
+    ]
+
+
+def test_a_takedown_that_was_cut_short_is_accepted_until_another_run_left_in_good_order(tmp_path):
+    dataset(tmp_path, video("a"), video("b"))
+    write_takedown(tmp_path, "b", status="running")
+    assert verify(tmp_path) == []
+    write_record(tmp_path, "r2", started_at="2024-03-01T00:00:00")
+    again = f"run: reelscribe takedown {tmp_path} --video=b"
+    assert verify(tmp_path) == [f"runs/takedown-1: it did not finish; {again}"]
+    # The second takedown of a video that had come back: its first one finished long ago.
+    write_takedown(tmp_path, "b", run_id="takedown-0", started_at="2024-01-15T00:00:00")
+    assert verify(tmp_path) == [f"runs/takedown-1: it did not finish; {again}"]
+    # Begun in the very second in which the last run did.
+    write_takedown(tmp_path, "b", status="running", started_at="2024-03-01T00:00:00")
+    assert verify(tmp_path) == []
+
+
+@pytest.mark.parametrize("videos", [None, "all"])
+def test_a_takedown_that_does_not_say_of_what_is_a_breach(tmp_path, videos):
+    dataset(tmp_path, video())
+    write_record(tmp_path, "takedown-1", **({} if videos is None else {"videos": videos}))
+    (breach,) = verify(tmp_path)
+    assert breach.startswith("runs/takedown-1.json: it can't be read: ")
 
 
 def test_a_run_record_that_is_no_json_is_a_breach(tmp_path):

@@ -20,7 +20,7 @@ import re
 import time
 import urllib.parse
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -51,6 +51,9 @@ _ROW_GROUP_BYTES = 64 * 1024 * 1024
 #: What an object store client that was killed leaves: staged files, and commits that never got their number.
 _LITTER = re.compile(r".+#\d+|.+\.tmp")
 
+#: How long a table's log speaks of what was, by property: what `create_tables` sets, else Delta's own default.
+_RETENTIONS = {"delta.logRetentionDuration": "interval 7 days", "delta.deletedFileRetentionDuration": "interval 1 week"}
+_AT_ONCE = "interval 0 days"
 
 #: The names of Parquet files that Delta writers, and `_write_file`, give.
 _OURS = re.compile(r"part-[^/]*\.parquet")
@@ -98,12 +101,23 @@ def sweep(dataset_dir: Directory) -> dict[str, int]:
 
 def drop_rows(dataset_dir: Directory, name: str, *, keep: pa.Array | None = None, drop: pa.Array | None = None) -> int:
     """Remove rows by their "video_id run_id": all but `keep`, or just `drop`. Returns how many."""
-    table, schema = DeltaTable(table_uri(dataset_dir, name)), TABLES[name]
 
     def stays(batch: pa.RecordBatch) -> pa.Array:
         keys = pair_keys(batch)
         return pc.is_in(keys, keep) if keep is not None else pc.invert(pc.is_in(keys, drop))
 
+    return _drop(dataset_dir, name, stays)
+
+
+def drop_videos(dataset_dir: Directory, name: str, video_ids: Iterable[str]) -> int:
+    """Remove all rows of these videos from one table, whatever run they are of. Returns how many."""
+    gone = pa.array(sorted(video_ids), pa.string())
+    return _drop(dataset_dir, name, lambda batch: pc.invert(pc.is_in(batch.column("video_id"), gone)))
+
+
+def _drop(dataset_dir: Directory, name: str, stays: Callable[[pa.RecordBatch], pa.Array]) -> int:
+    """Write those files anew that hold rows which do not stay; `stays` needs video_id and run_id alone."""
+    table, schema = DeltaTable(table_uri(dataset_dir, name)), TABLES[name]
     affected, gone = [], 0
     for uri in table_files(table, dataset_dir, name):
         batches = scan_files([uri], schema, ["video_id", "run_id"])
@@ -116,6 +130,34 @@ def drop_rows(dataset_dir: Directory, name: str, *, keep: pa.Array | None = None
         added = _write_file(dataset_dir, name, kept)
         _replace_files(table, dataset_dir, name, schema, removed=affected, added=added)
     return gone
+
+
+def forget_history(dataset_dir: Directory) -> None:
+    """Shorten every table's log to its present state; what it said of earlier files is gone.
+
+    Entries of the log hold the least and the greatest id of each file that ever was. Run it after `finalise`, which
+    deletes the files themselves. Killed half-way it leaves a table that cleans its log early, and may be run again.
+
+    Raises:
+      LeaseLost: this process does not hold the writer's lease, or not any more.
+    """
+    for name in TABLES:
+        require_lease(dataset_dir)
+        uri = table_uri(dataset_dir, name)
+        table = DeltaTable(uri)
+        kept = {key: table.metadata().configuration.get(key) for key in _RETENTIONS}
+        table.alter.set_table_properties(dict.fromkeys(_RETENTIONS, _AT_ONCE))
+        table.create_checkpoint()
+        for entry in (pathlib.Path(uri) / "_delta_log").iterdir():
+            version = entry.name.partition(".")[0]
+            # Expiry goes by the file's time, which another machine's clock may have set in the future.
+            if version.isdigit() and int(version) < table.version():
+                os.utime(entry, (0, 0))
+        table.cleanup_metadata()
+        # One that is zero is from a call that was killed.
+        table.alter.set_table_properties(
+            {key: value if value not in (None, _AT_ONCE) else _RETENTIONS[key] for key, value in kept.items()}
+        )
 
 
 def _write_file(dataset_dir: Directory, name: str, batches: Iterable[pa.RecordBatch]) -> tuple[str, dict[str, Any]]:
