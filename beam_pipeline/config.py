@@ -48,6 +48,7 @@ class Config:
       abstain_below: the selector abstains when its best score is lower; None: never.
       lpips: the weights that Max Running LPIPS is measured with; None: it is not. lpips_sha256: of that file.
       placement: where the models stand. hints: resource hints of single models. Neither changes a row.
+      values: what it was built of, as a file would say it.
     """
 
     profile: str
@@ -62,6 +63,7 @@ class Config:
     lpips_sha256: str = ""
     placement: Placement = dataclasses.field(default_factory=Placement)
     hints: tuple[tuple[Entry, Mapping[str, str]], ...] = ()
+    values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def measure(self) -> Entry | None:
@@ -113,6 +115,7 @@ class Config:
             "placement": dataclasses.asdict(self.placement),
             "measures": {"lpips": self.lpips, "sha256": self.lpips_sha256} if self.lpips else {},
             "fingerprint": self.fingerprint(),
+            "values": dict(self.values),
         }
 
 
@@ -172,6 +175,17 @@ def load_config(
     return _build(name if not file else f"{name}+{file}", merged, commercial_only, complete)
 
 
+def config_of_run(recorded: Mapping[str, Any]) -> Config:
+    """The configuration that a run was made with, of `config` in its record.
+
+    Raises:
+      ConfigError: the record is of before there were values in it, or they are none of this version's.
+    """
+    if not recorded.get("values"):
+        raise ConfigError("the record of that run does not hold its configuration; say --profile or --config")
+    return _build(str(recorded["profile"]), recorded["values"], commercial_only=False, complete=True)
+
+
 def _read_yaml(file: str) -> dict[str, Any]:
     try:
         with open(file, encoding="utf-8") as text:
@@ -226,6 +240,7 @@ def _build(name: str, values: Mapping[str, Any], commercial_only: bool, complete
             lpips_sha256=_digest_of(lpips) if lpips else "",
             placement=placement,
             hints=tuple((choice.entry, choice.hints) for choice in (embedder, *teachers, selector) if choice.hints),
+            values=values,
         )
     except (ValueError, TypeError, OSError, WeightsError) as error:
         raise ConfigError(str(error)) from error

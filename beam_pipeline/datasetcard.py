@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import json
 import os
 import pathlib
 import re
@@ -21,6 +20,7 @@ import pyarrow.compute as pc
 import yaml
 
 from beam_pipeline.datasetcard_columns import COLUMNS
+from beam_pipeline.runs import records_of
 from transforms.schemas import TABLES
 from transforms.tables import Directory, Snapshot
 
@@ -217,12 +217,5 @@ def _counted(values: list[str]) -> dict[str, int]:
 
 
 def _newest_run(folder: pathlib.Path) -> Mapping[str, Any]:
-    records = []
-    for path in folder.glob("runs/*.json"):
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue  # `verify` tells of it.
-        if isinstance(record, dict):
-            records.append(record)
+    records = (record for _, record in records_of(folder))
     return max(records, key=lambda record: str(record.get("started_at")), default={})

@@ -11,7 +11,6 @@ import collections
 import dataclasses
 import datetime
 import json
-import pathlib
 import unicodedata
 from collections.abc import Mapping
 from typing import Any
@@ -20,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from beam_pipeline.runs import records_of
 from transforms.schemas import MEASURE_STAGE
 from transforms.tables import Snapshot
 
@@ -142,14 +142,10 @@ def spans_by_video(tables: Tables, video_ids: list[str]) -> dict[str, list[tuple
 
 def newest_run(dataset_dir: str, videos: pa.Table) -> Run | None:
     """The run that began last, or None. Runs that can't be read are passed over, and keys that are absent are blank."""
-    records = []
-    for path in sorted(pathlib.Path(dataset_dir).glob("runs/*.json")):
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        if isinstance(record, dict):
-            records.append((_moment(record, "started"), path.stat().st_mtime, path.stem, record))
+    records = [
+        (_moment(record, "started"), path.stat().st_mtime, path.stem, record)
+        for path, record in records_of(dataset_dir)
+    ]
     if not records:
         return None
     started, _, stem, record = max(records, key=lambda found: found[:3])

@@ -1,10 +1,11 @@
 """The record of a run: `runs/RUN_ID.json`, written aside and renamed, so that it is whole at any instant.
 
-record = RunRecord(output, config, sources); record.start(); ...; record.finish("done", outcomes, counts)
+record = RunRecord.begin(output, run_id, config, inputs, options); ...; record.finish("done", outcomes, sources)
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import importlib.metadata
@@ -14,14 +15,20 @@ import pathlib
 import re
 import secrets
 import traceback
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from beam_pipeline.config import Config
-from transforms.reading import Source
+from transforms.tombstones import PREFIX
+
+if TYPE_CHECKING:
+    from beam_pipeline.config import Config
+    from transforms.reading import Source
 
 #: How an error ends a traceback: its class, a colon, what it says.
 _ERROR_LINE = re.compile(r"(?:\w+\.)*[A-Z]\w*(?:Error|Exception|Exit|Lost|Held|Failed|Warning|NoDataset|Interrupt): ")
+
+#: An address, or the name of a subscription.
+_NO_PATH = re.compile(r"\w+://|projects/[^/]+/subscriptions/[^/]+$")
 
 #: How much of a traceback a record keeps.
 _TRACEBACK_CHARACTERS = 20_000
@@ -49,7 +56,13 @@ class RunRecord:
 
     @classmethod
     def begin(
-        cls, directory: str, run_id: str, config: Config, inputs: Sequence[str], options: Mapping[str, Any]
+        cls,
+        directory: str,
+        run_id: str,
+        config: Config,
+        inputs: Sequence[str],
+        options: Mapping[str, Any],
+        command: str = "curate",
     ) -> RunRecord:
         """Open the record of a run and write it down, as running."""
         versions = {name: _version(name) for name in VERSIONED}
@@ -61,10 +74,12 @@ class RunRecord:
             directory,
             {
                 "run_id": run_id,
+                "command": command,
                 "status": "running",
                 "started_at": _now(),
                 "finished_at": None,
-                "input": list(inputs),
+                # Whole paths: a redrive looks there again, from wherever it is started.
+                "input": [one if _NO_PATH.match(one) else os.path.abspath(one) for one in inputs],
                 "options": dict(options),
                 "config": config.as_json(),
                 "versions": versions,
@@ -108,6 +123,17 @@ class RunRecord:
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, self.path)
+
+
+def records_of(directory: str | os.PathLike[str]) -> Iterator[tuple[pathlib.Path, dict[str, Any]]]:
+    """The records of the runs that made a dataset, by name; not of takedowns, nor those that cannot be read."""
+    for path in sorted(pathlib.Path(directory).glob("runs/*.json")):
+        if path.name.startswith(PREFIX):
+            continue
+        with contextlib.suppress(OSError, ValueError):
+            record = json.loads(path.read_text(encoding="utf-8"))
+            if isinstance(record, dict):
+                yield path, record
 
 
 def root_cause(error: BaseException) -> str:

@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 from beam_pipeline.datasetcard import write_card
 from beam_pipeline.runs import new_run_id
 from beam_pipeline.takedown_records import Words, read_records, strike_out, uris_in_records, write_record
-from beam_pipeline.usage import UsageError
+from beam_pipeline.usage import UsageError, local_dataset
 from transforms.finalising import drop_videos, finalise, forget_history
 from transforms.lease import WriterLease
 from transforms.schemas import SAFE_ID, TABLES
@@ -58,8 +58,10 @@ class Takedown:
         """The same as lines for people."""
         lines = [f"{one} was taken down before" for one in self.known]
         if self.run_ids:
-            told = ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in self.counts.items())
-            lines.append(f"removed   {told}")
+            removed = {name: number for name, number in self.counts.items() if number}
+            if removed.keys() - {"report"}:
+                told = ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in removed.items())
+                lines.append(f"removed   {told}")
             lines += [f"{one} is not in the dataset; it will not be ingested" for one in self.absent]
             lines.append("left      exports, and reports written elsewhere, are not known here: remove those yourself")
             lines += [f"lift it   delete {self.dataset_dir}/runs/{run_id}.json" for run_id in self.run_ids]
@@ -92,8 +94,7 @@ def take_down(dataset_dir: str, video_ids: Sequence[str], reason: str | None = N
       NoDataset: there is none. LeaseHeld: a run is writing to it.
       TombstoneError: the record of an earlier takedown can't be read.
     """
-    if "://" in dataset_dir:
-        raise UsageError(f"cannot write to {dataset_dir}: DIR is a local directory")
+    local_dataset(dataset_dir)
     for one in video_ids:
         if not SAFE_ID.fullmatch(one):
             raise UsageError(f"{one!r} is no video_id: they have letters, digits, '_' and '-', at most 128 of them")

@@ -6,8 +6,21 @@ parser = Parser(prog="reelscribe"); parser.add_argument("--limit", type=positive
 from __future__ import annotations
 
 import argparse
+import datetime
 import difflib
-from collections.abc import Sequence
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from model_handlers.nearest import nearest
+
+if TYPE_CHECKING:
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    from beam_pipeline.config import Config
+
+_LONGEST = datetime.timedelta(days=36525)
 
 
 class UsageError(ValueError):
@@ -74,8 +87,112 @@ def flags_of(parser: argparse.ArgumentParser) -> list[str]:
     return [flag for action in parser._actions for flag in action.option_strings]
 
 
-def unknown_flag(flag: str, known: Sequence[str]) -> str:
-    """Say that a flag is none of those known, and which is nearest."""
+def unknown_flag(flag: str, command: str, own: Sequence[str], beams: Sequence[str] = ()) -> str:
+    """Say that a flag is none of those known, and which was probably meant: a command's own, else one of Beam's.
+
+    Beam has hundreds: one of them is near whatever was written, so it must be nearer than one of ours.
+    """
     name = flag.partition("=")[0]
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-    return f"unknown argument {flag!r}; did you mean {near[0]!r}?" if near else f"unknown argument {flag!r}"
+    near = difflib.get_close_matches(name, own, n=1, cutoff=0.6)
+    near = near or difflib.get_close_matches(name, beams, n=1, cutoff=0.8)
+    advice = f"did you mean {near[0]!r}?" if near else f"see reelscribe {command} --help"
+    return f"unknown argument {flag!r}; {advice}"
+
+
+def complain(message: str, status: int) -> int:
+    """Say what is wrong, in a line; return the exit status."""
+    print(f"reelscribe: {message}", file=sys.stderr)
+    return status
+
+
+def duration(text: str) -> datetime.timedelta:
+    """A stretch of time, at most a hundred years: 90s, 30m, 2h or 7d."""
+    found = re.fullmatch(r"(\d+)([smhd])", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is no stretch of time; write it like 90s, 30m, 2h or 7d")
+    number, unit_s = int(found[1]), {"s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]
+    if number * unit_s > _LONGEST.total_seconds():
+        raise argparse.ArgumentTypeError(f"{text!r} is longer than a hundred years")
+    return datetime.timedelta(seconds=number * unit_s)
+
+
+def seconds(text: str) -> float:
+    """A number of seconds, above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return value
+
+
+def local_dataset(text: str) -> str:
+    """Return the DIR of a dataset. Raises a `UsageError` if it is an address: datasets are local."""
+    if "://" in text:
+        raise UsageError(f"{text} is not on this machine: DIR is a local directory")
+    return text
+
+
+def check_beam_flags(flags: Sequence[str], command: str, own: Sequence[str]) -> None:
+    """Refuse what neither the command nor Beam knows: Beam itself would drop it without a word."""
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    beams = Parser(add_help=False, allow_abbrev=False, conflict_handler="resolve")
+    for options in PipelineOptions.__subclasses__():
+        options._add_argparse_args(beams)  # type: ignore[arg-type]
+    _, unknown = beams.parse_known_args(list(flags))
+    if unknown:
+        raise UsageError(unknown_flag(unknown[0], command, own, flags_of(beams)))
+
+
+def check_runner(options: PipelineOptions) -> None:
+    """Refuse a runner that does not exist, or that lacks an option; asks no service.
+
+    Args:
+      options: are changed by it; give it some of its own.
+
+    Raises:
+      UsageError: with what Beam says of it.
+    """
+    from apache_beam.options.pipeline_options import GoogleCloudOptions, StandardOptions, TestOptions
+    from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
+    from apache_beam.runners.runner import create_runner
+
+    name = str(options.view_as(StandardOptions).runner)
+    known = StandardOptions.KNOWN_RUNNER_NAMES
+    try:
+        runner = create_runner(name)
+    except ImportError as error:
+        if "dataflow" in name.lower():
+            raise UsageError(f"{name} is not installed; run: pip install 'reelscribe[gcp]'") from error
+        raise UsageError(f"--runner {name} cannot be loaded: {_one_line(error)}") from error
+    except (AttributeError, TypeError, ValueError) as error:
+        if "." in name or name.lower() in map(str.lower, known):
+            raise UsageError(f"--runner {name} cannot be loaded: {_one_line(error)}") from error
+        raise UsageError(f"there is no runner {name!r}; {nearest(name, known)}") from error
+    validator, cloud = PipelineOptionsValidator(options, runner), options.view_as(GoogleCloudOptions)
+    options.view_as(TestOptions).dry_run = True  # Or it looks into the buckets.
+    if cloud.project and validator.is_service_runner():
+        # Without a place that it can use Beam makes a bucket, which is for the job to do.
+        for place in ("temp_location", "staging_location"):
+            if validator.validate_gcs_path(cloud, place):
+                setattr(cloud, place, "gs://made-by-beam/")
+    if faults := validator.validate():
+        raise UsageError(f"{name} cannot run this: {'; '.join(_one_line(fault).rstrip('.') for fault in faults)}")
+
+
+def _one_line(told: object) -> str:
+    return " ".join(str(told).split())
+
+
+def load_config_of(args: argparse.Namespace, splitting: Mapping[str, str | bool] | None = None) -> Config:
+    """The configuration that the flags --profile, --config and --commercial-only ask for."""
+    from beam_pipeline.config import ConfigError, load_config
+
+    try:
+        changes = {"splitting": splitting} if splitting else None
+        commercial_only = getattr(args, "commercial_only", False)
+        return load_config(args.profile, args.config, changes, commercial_only=commercial_only)
+    except ConfigError as error:
+        raise UsageError(str(error)) from error

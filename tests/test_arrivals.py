@@ -1,12 +1,15 @@
 """Sources that go on coming: notifications through a streaming pipeline, and listings again and again."""
 
 import dataclasses
+import datetime
 import pathlib
 import pickle
 import threading
 import time
+import types
 
 import apache_beam as beam
+import fake_pubsub
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.testing import test_stream
@@ -126,6 +129,36 @@ def test_notifications_stream_into_sources_once_each_and_what_is_none_is_told(gc
     told = "not a notification of a bucket: it has no eventType"
     assert refused == RefusedMessage(refused.message_id, (("from", "somebody else"),), told)
     assert int(refused.message_id) > 0
+
+
+def test_a_message_that_waited_for_hours_is_remembered_like_any_other(gcs, tmp_path, monkeypatch):
+    """The watermark is of now; what is behind it would be forgotten at once, and its duplicates be news."""
+
+    class HoursAgo(datetime.datetime):
+        @classmethod
+        def now(cls, zone=None):
+            return super().now(zone) - datetime.timedelta(hours=2)
+
+    monkeypatch.setattr(fake_pubsub, "datetime", types.SimpleNamespace(datetime=HoursAgo, UTC=datetime.UTC))
+    generation = gcs.put("up/a.mp4", b"first")
+    with FakePubSub() as pubsub:
+        flags = ["--runner=BundleBasedDirectRunner", "--streaming", "--project=proj-test"]
+        pipeline = beam.Pipeline(options=PipelineOptions(flags))
+        watched = pipeline | WatchSubscription(pubsub.subscribe("uploads"))
+        _ = watched.sources | "keep" >> beam.Map(_keep, str(tmp_path), "sources")
+        _ = watched.gone | "keep gone" >> beam.Map(_keep, str(tmp_path), "gone")
+        result = pipeline.run()
+        try:
+            for number in range(3):
+                pulls = pubsub.pulls
+                wait_for(lambda pulls=pulls: pubsub.pulls > pulls + 2)
+                pubsub.publish(attributes_of("up/a.mp4", generation=generation))
+                wait_for(lambda number=number: kept(tmp_path, "sources") or number)
+            pubsub.publish(attributes_of("up/gone.mp4", "OBJECT_DELETE", "7"))
+            wait_for(lambda: kept(tmp_path, "gone"))
+        finally:
+            result.cancel()
+    assert [source.etag for source in kept(tmp_path, "sources")] == [generation]
 
 
 def test_a_pattern_is_listed_again_and_again_and_each_version_comes_once(gcs, tmp_path):

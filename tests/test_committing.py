@@ -20,7 +20,7 @@ from deltalake.exceptions import CommitFailedError
 from beam_pipeline.verify import audit, verify
 from transforms.committing import Committed, Committer, CommitVideos, among_ids, finalise
 from transforms.finalising import sweep
-from transforms.lease import WriterLease
+from transforms.lease import LeaseLost, WriterLease
 from transforms.schemas import TABLES, RowError
 from transforms.tables import Snapshot, current_videos, read_table, table_uri
 
@@ -336,6 +336,51 @@ def test_an_older_generation_of_an_object_replaces_no_newer_one(tmp_path, run_id
     committer.commit([video_rows("a", run_id, caption="newest", etag="100")])
     assert read_table(tmp_path, "videos")["etag"].to_pylist() == ["100"]
     assert set(read_table(tmp_path, "clips")["caption"].to_pylist()) == {"newest"}
+
+
+def test_a_failure_takes_no_good_rows_of_the_same_version_away(tmp_path):
+    committer = Committer(tmp_path)
+    committer.commit([video_rows("a", "r1")])
+    before = read_table(tmp_path, "clips").drop_columns(["run_id"])
+    (told,) = committer.commit([failed_rows("a", "r2", etag="1")])
+    assert (told.status, told.n_clips, told.n_failures, told.repeated) == ("partial", 2, 2, False)
+    assert read_table(tmp_path, "clips").drop_columns(["run_id"]) == before
+    letters = [(row["stage"], row["teacher"]) for row in read_table(tmp_path, "failures").to_pylist()]
+    assert sorted(letters, key=str) == [("caption", "lite-text"), ("split", None)]
+    assert [one.repeated for one in committer.commit([failed_rows("a", "r2", etag="1")])] == [True]
+    (again,) = committer.commit([failed_rows("a", "r3", etag="1")])
+    assert again.n_failures == 2
+
+
+def test_a_failure_of_a_new_version_replaces_the_old_one(tmp_path):
+    committer = Committer(tmp_path)
+    committer.commit([video_rows("a", "r1")])
+    (told,) = committer.commit([failed_rows("a", "r2", etag="2")])
+    assert (told.status, read_table(tmp_path, "clips").num_rows) == ("failed", 0)
+
+
+def test_a_source_that_has_gone_replaces_nothing_that_stands(tmp_path):
+    committer = Committer(tmp_path)
+    committer.commit([video_rows("a", "r1", etag="7")])
+    (told,) = committer.commit([failed_rows("a", "r2", etag="")])
+    assert (told.repeated, read_table(tmp_path, "videos")["etag"].to_pylist()) == (True, ["7"])
+
+
+def test_of_two_generations_in_one_batch_the_newer_one_stands_whatever_their_order(tmp_path):
+    Committer(tmp_path).commit([video_rows("a", "r1", etag="200"), video_rows("a", "r1", etag="100")])
+    assert read_table(tmp_path, "videos")["etag"].to_pylist() == ["200"]
+
+
+def test_a_writer_whose_lease_another_one_took_commits_nothing_more(tmp_path):
+    with WriterLease(tmp_path, "r1"):
+        committer = Committer(tmp_path, owner="r1")
+        committer.commit([video_rows("a", "r1")])
+        (tmp_path / ".lease").unlink()
+        with WriterLease(tmp_path, "r2"), pytest.raises(LeaseLost, match="r1 lost its lease"):
+            committer.commit([video_rows("b", "r1")])
+        with pytest.raises(LeaseLost, match="r1 lost its lease"):
+            committer.commit([video_rows("b", "r1")])
+    assert read_table(tmp_path, "videos")["video_id"].to_pylist() == ["a"]
 
 
 @pytest.mark.soak

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -146,6 +147,16 @@ def test_plain_readers_see_the_same_clips(dataset):
     plain = ds.dataset(sorted(map(str, (dataset / "clips").glob("*.parquet")))).to_table()
     columns = [("clip_id", "ascending")]
     assert plain.sort_by(columns).equals(read_table(dataset, "clips").sort_by(columns).cast(plain.schema))
+
+
+def test_a_video_that_was_taken_down_is_not_ingested_again(dataset, uploads, tmp_path):
+    shutil.copytree(dataset, tmp_path / "set")
+    gone = next(one for one in current_videos(tmp_path / "set") if one.startswith("good-"))
+    assert main(["takedown", str(tmp_path / "set"), "--video", gone]) == 0
+    config = write_config(tmp_path)
+    assert main(["curate", "--input", str(uploads), "--output", str(tmp_path / "set"), "--config", config]) == 0
+    assert gone not in current_videos(tmp_path / "set")
+    assert audit(tmp_path / "set").breaches == []
 
 
 def test_the_same_command_again_does_nothing(dataset, uploads, capsys):

@@ -70,7 +70,7 @@ def test_a_changed_selection_keeps_clips_captions_and_what_they_measured_nothing
     teacher_failed = letter("caption", teacher="lite-text", span=Span(1.0, 9.0))
     clip = EarlierClip(Span(1.0, 9.0), (Span(1.0, 9.0),), (0.0, 1.0), Answers(both))
     trimmed = tuple(RejectedSpan("v", span, "trim", "trimmed", None, 0.1) for span in (Span(0.0, 1.0), Span(9.0, 10.0)))
-    assert found == Earlier(clips=(clip,), rejected=trimmed, settled=(teacher_failed,))
+    assert found == Earlier(clips=(clip,), rejected=trimmed, settled=(teacher_failed,), n_shots=1)
 
 
 def test_a_video_of_which_every_span_was_rejected_keeps_what_rejected_them():
@@ -126,7 +126,8 @@ def test_attempts_are_counted_and_letters_that_stand_stay_as_they_were():
     before = letter("score", clip_id="v_1000_9000", attempt=3)
     again = dataclasses.replace(before, attempt=1, message="still no", failed_at=FAILED_AT + datetime.timedelta(1))
     assert Earlier(retried=(before,)).numbered(again) == dataclasses.replace(again, attempt=4)
-    assert Earlier(settled=(before,)).numbered(again) == before
+    assert Earlier(settled=(before,)).numbered(dataclasses.replace(again, message="no")) == before
+    assert Earlier(settled=(before,)).numbered(again) == dataclasses.replace(again, attempt=3)
     assert Earlier(settled=(before,)).numbered(letter("score", clip_id="other")) == letter("score", clip_id="other")
 
 

@@ -1,6 +1,7 @@
 """The record of a run, and how what stopped it is told."""
 
 import json
+import os
 
 import pytest
 
@@ -32,9 +33,13 @@ def test_what_stopped_a_job_is_told_in_a_line(error, expected):
 
 
 def test_a_record_says_how_the_run_began_and_how_it_ended(tmp_path):
-    record = RunRecord.begin(str(tmp_path), "run-1", load_config(), ["in/"], {"limit": None})
+    record = RunRecord.begin(str(tmp_path), "run-1", load_config(), ["in/", "gs://b/in/"], {"limit": None})
     begun = json.loads(record.path.read_text())
-    assert (begun["status"], begun["finished_at"], begun["input"]) == ("running", None, ["in/"])
+    assert (begun["status"], begun["finished_at"], begun["input"]) == (
+        "running",
+        None,
+        [os.path.abspath("in"), "gs://b/in/"],
+    )
     assert begun["config"]["fingerprint"] == load_config().fingerprint()
     assert {model["name"] for model in begun["models"]} >= {"lite-frame", "conse", "efficientnet-lite0"}
     record.fail(RuntimeError(BEAMS))

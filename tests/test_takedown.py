@@ -231,6 +231,14 @@ def test_ids_that_the_dataset_does_not_have_are_kept_out_all_the_same(dataset, c
     assert audit(dataset).breaches == []
 
 
+def test_nothing_is_told_to_be_removed_for_an_id_that_the_dataset_does_not_have(dataset, capsys):
+    assert main(["takedown", str(dataset), "--video", "never"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["never", "left", "lift", "report"]
+    (dataset / "report.html").unlink(missing_ok=True)
+    assert main(["takedown", str(dataset), "--video", "z-2"]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "removed   1 videos, 1 failures"
+
+
 def test_bad_usage_is_told_in_a_line_and_changes_nothing(dataset, tmp_path, capsys):
     before = files(dataset)
     assert main(["takedown", str(dataset), "--video", "x' OR '1'='1"]) == 2
@@ -242,7 +250,7 @@ def test_bad_usage_is_told_in_a_line_and_changes_nothing(dataset, tmp_path, caps
     told = capsys.readouterr().err.splitlines()
     assert told[:4] == [
         "reelscribe: \"x' OR '1'='1\" is no video_id: they have letters, digits, '_' and '-', at most 128 of them",
-        "reelscribe: cannot write to gs://bucket/set: DIR is a local directory",
+        "reelscribe: gs://bucket/set is not on this machine: DIR is a local directory",
         "reelscribe: the following arguments are required: --video",
         f"reelscribe: {tmp_path / 'nowhere'} is no dataset: it has no table clips; make one with `reelscribe curate`",
     ]

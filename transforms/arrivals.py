@@ -11,9 +11,10 @@ at once, so that a kill loses it; Dataflow does not. A pattern takes a runner th
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import apache_beam as beam
@@ -23,6 +24,7 @@ from apache_beam.io.watch import PollFn, PollResult, Watch, after_total_of, neve
 from apache_beam.metrics import Metrics
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import ReadModifyWriteStateSpec, TimerSpec, on_timer
+from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import Duration, Timestamp
 
 from transforms.notifications import Notification, parse_notification, sources_of
@@ -30,9 +32,11 @@ from transforms.objects import is_object
 from transforms.reading import find_sources
 from transforms.sources import NothingFound, Source
 from transforms.subscriptions import check_subscription
+from transforms.tombstones import barred
 
 #: Pub/Sub delivers what is not acknowledged for a week, but most duplicates come within minutes.
 FORGET_AFTER_S = 3600.0
+_TOMBSTONES_EVERY_S = 30.0
 _GONE, _REFUSED = "gone", "refused"
 
 
@@ -59,11 +63,11 @@ class WatchSubscription(beam.PTransform):
 
     Unbounded. A notification gives the videos that it concerns as they are in the bucket now, often none; deletes and
     archives come out as `gone`, messages that are something else as `refused`. Where the bucket cannot be asked, the
-    runner repeats the bundle.
+    runner repeats the bundle. Sources have the time at which they were looked at, not that of their messages.
 
     Args:
       subscription: projects/PROJECT/subscriptions/NAME.
-      forget_after_s: in event time; a duplicate that comes later than this is a source once more.
+      forget_after_s: a duplicate that comes later than this is a source once more.
     """
 
     subscription: str
@@ -80,7 +84,9 @@ class WatchSubscription(beam.PTransform):
 
         messages = pipeline | "Pull" >> ReadFromPubSub(subscription=self.subscription, with_attributes=True)
         told = messages | "Look" >> beam.FlatMap(_look).with_outputs(_GONE, _REFUSED, main="sources")
-        sources = told["sources"] | "Newest" >> KeepNewest(self.subscription, self.forget_after_s)
+        # A message may have waited for hours, and what is behind the watermark would be forgotten at once.
+        now = told["sources"] | "Now" >> beam.Map(stamped).with_output_types(Source)
+        sources = now | "Newest" >> KeepNewest(self.subscription, self.forget_after_s)
         return Watched(
             sources,
             told[_GONE] | "Gone" >> beam.Map(_as_it_is).with_output_types(Notification),
@@ -105,6 +111,11 @@ def _look(message: Any) -> Iterator[Any]:
     if not found:
         _count("notifications_skipped")
     yield from found
+
+
+def stamped(source: Source, clock: Callable[[], float] = time.time) -> TimestampedValue:
+    """The source as of now, whenever it was told of."""
+    return TimestampedValue(source, clock())
 
 
 def supersedes(source: Source, etag: str, text_version: str) -> bool:
@@ -173,6 +184,32 @@ def _remembering(name: str, forget_after_s: float) -> beam.DoFn:
             seen.clear()
 
     return Remembering()
+
+
+@dataclasses.dataclass
+class DropTakenDown(beam.PTransform):
+    """Drop the sources that have a tombstone; what is taken down while it runs counts within half a minute.
+
+    Source in, at most one Source out; bounded or unbounded. A tombstone that can't be read raises.
+    """
+
+    output: str
+
+    def expand(self, sources: beam.PCollection[Source]) -> beam.PCollection[Source]:
+        return sources | "Allowed" >> beam.Filter(_is_allowed, self.output)
+
+
+def _is_allowed(source: Source, output: str) -> bool:
+    is_barred = _barred_of(output, int(time.monotonic() // _TOMBSTONES_EVERY_S))(source)
+    if is_barred:
+        _count("taken_down")
+    return not is_barred
+
+
+@functools.lru_cache(maxsize=1)
+def _barred_of(output: str, turn: int) -> Callable[[Source], bool]:
+    """The tombstones as they were when this turn's first source came."""
+    return barred(output)
 
 
 @dataclasses.dataclass

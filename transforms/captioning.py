@@ -136,7 +136,7 @@ def _teacher_failure(clip: Clip, teacher: str, failure: Failure, fingerprint: st
 class AskTeacher(beam.PTransform):
     """Ask one teacher for its caption of each clip.
 
-    Clip in, one (clip_id, Part(Candidate | DeadLetter | skip)) out for each; bounded or unbounded.
+    Clip in, one (key, Part(Candidate | DeadLetter | skip)) out for each; bounded or unbounded.
     """
 
     teacher: Teacher
@@ -157,7 +157,7 @@ class AskTeacher(beam.PTransform):
 class AskTogether(beam.PTransform):
     """Ask several teachers that take turns on one GPU for their captions of each clip.
 
-    Clip in, one (clip_id, Part(Candidate | DeadLetter | skip)) out for each teacher; bounded or unbounded.
+    Clip in, one (key, Part(Candidate | DeadLetter | skip)) out for each teacher; bounded or unbounded.
     """
 
     teachers: Sequence[Teacher]
@@ -190,7 +190,7 @@ def _fitting(clip: Clip, teachers: Sequence[Teacher]) -> Iterator[Any]:
         became = NOT_APPLICABLE if known is None else "reused"
         Metrics.counter("reelscribe/caption", became).inc()
         count(f"caption/{teacher.name}", **{became: 1})
-        yield beam.pvalue.TaggedOutput(_SPARED, (clip.clip_id, Part(known or _Skipped(teacher.name))))
+        yield beam.pvalue.TaggedOutput(_SPARED, (_key(clip), Part(known or _Skipped(teacher.name))))
 
 
 def _answered(outcome: Outcome[Clip, str], teacher: Teacher) -> tuple[str, Part]:
@@ -198,7 +198,7 @@ def _answered(outcome: Outcome[Clip, str], teacher: Teacher) -> tuple[str, Part]
     became = "failed" if isinstance(found, DeadLetter) else "captions"
     Metrics.counter("reelscribe/caption", became).inc()
     count(f"caption/{teacher.name}", **{became: 1})
-    return outcome.request.clip_id, Part(found)
+    return _key(outcome.request), Part(found)
 
 
 @dataclasses.dataclass
@@ -235,7 +235,12 @@ class CaptionClips(beam.PTransform):
 
 def _whole(clip: Clip) -> tuple[str, Whole]:
     count("caption", in_=1)
-    return clip.clip_id, Whole(clip)
+    return _key(clip), Whole(clip)
+
+
+def _key(clip: Clip) -> str:
+    """The clip's, in this version of its video: another one may have a clip of the same name and other words."""
+    return f"{clip.clip_id} {clip.fingerprint} {clip.version}"
 
 
 def _gathered(joined: Joined, order: Sequence[str]) -> CaptionedClip:

@@ -29,8 +29,10 @@ from deltalake.exceptions import CommitFailedError
 
 from transforms.counting import count
 from transforms.finalising import drop_rows, finalise
+from transforms.keeping import keep_standing
+from transforms.lease import LeaseLost, read_lease
 from transforms.schemas import TABLES, VIDEOS, RowError, VideoRows, require_safe, rows_to_table
-from transforms.standing import Standing
+from transforms.standing import Standing, rows_by_video
 from transforms.tables import (
     Directory,
     create_tables,
@@ -64,11 +66,17 @@ class Committed:
 
 
 class Committer:
-    """Commits batches to one dataset. There is one at a time (see `transforms.lease`)."""
+    """Commits batches to one dataset. There is one at a time (see `transforms.lease`).
 
-    def __init__(self, dataset_dir: Directory, *, deadline_s: float = DEADLINE_S):
+    Args:
+      owner: the run that writes; one that holds the lease now stops when it does not any more.
+      deadline_s: how long a commit is tried again while others write.
+    """
+
+    def __init__(self, dataset_dir: Directory, *, owner: str | None = None, deadline_s: float = DEADLINE_S):
         create_tables(dataset_dir)
         self._dir = dataset_dir
+        self._owner = owner if owner and self._lease_owner() == owner else None
         self._deadline_s = deadline_s
         self._standing = {name: Standing(dataset_dir, name) for name in TABLES}
 
@@ -76,15 +84,20 @@ class Committer:
         """Commit videos; those that stand already, just as they are here, are left alone.
 
         A second version of a video in one run (an upload that was replaced while `watch` ran) is committed as run
-        "RUN--2", so that no reader can mix the two.
+        "RUN--2", so that no reader can mix the two. A failure takes no clips of the same version away: these stay, with
+        its dead letter.
 
         Raises:
           RowError: rows that do not fit, unsafe ids: nothing was written.
+          LeaseLost: the dataset is another writer's now.
           TimeoutError: other writers kept interfering.
         """
-        newest = {rows.video_id: rows for rows in batch}
-        for rows in newest.values():
+        newest: dict[str, VideoRows] = {}
+        for rows in batch:
             rows.check()
+            seen = newest.get(rows.video_id)
+            if seen is None or not is_overtaken(rows.video["etag"], seen.video["etag"]):
+                newest[rows.video_id] = rows
         with _one_at_a_time:
             return self._until_deadline(list(newest.values()))
 
@@ -103,36 +116,67 @@ class Committer:
     def _attempt(self, batch: Sequence[VideoRows]) -> Iterator[Committed]:
         videos = self._standing["videos"]
         videos.refresh()
+        standing = self._standing_rows(batch)
         fresh = []
         for rows in batch:
-            version = self._unseen(rows, videos.run_of(rows.video_id))
+            before = standing.get(rows.video_id)
+            version = self._unseen(rows, before) if before else rows
             if version is None:
                 yield _committed(rows, repeated=True)
             else:
                 fresh.append(version)
         if fresh:
+            self._check_lease()
             for name in TABLES:
                 if name != "videos":
                     self._append(name, fresh)
+            self._check_lease()
             self._publish(fresh, replacing=any(videos.run_of(rows.video_id) for rows in fresh))
         yield from (_committed(rows) for rows in fresh)
 
-    def _unseen(self, rows: VideoRows, stands_as: str | None) -> VideoRows | None:
+    def _standing_rows(self, batch: Sequence[VideoRows]) -> dict[str, VideoRows]:
+        """What stands of these videos: the row of `videos`, and of one that failed now all of them."""
+        videos = self._standing["videos"]
+        pairs = {(rows.video_id, run_id) for rows in batch if (run_id := videos.run_of(rows.video_id))}
+        if not pairs:
+            return {}
+        found = {row["video_id"]: row for row in videos.rows(pairs)}
+        failed = {rows.video_id for rows in batch if rows.video["status"] == "failed"}
+        whole = {pair for pair in pairs if pair[0] in failed and found[pair[0]]["n_clips"]}
+        others = [self._standing[name] for name in TABLES if name != "videos"]
+        for table in others if whole else ():
+            table.refresh()
+        parts = rows_by_video(others, whole)
+        return {
+            video_id: VideoRows(
+                video_id, video, **{name: tuple(rows) for name, rows in parts.get(video_id, {}).items()}
+            )
+            for video_id, video in found.items()
+        }
+
+    def _unseen(self, rows: VideoRows, before: VideoRows) -> VideoRows | None:
         """The rows under a run_id that is free for them; None if they stand already, or a newer version does."""
-        if stands_as is None:
-            return rows
-        stands = self._standing["videos"].row(rows.video_id) or {}
-        if _is_overtaken(rows.video["etag"], stands["etag"]):
+        if is_overtaken(rows.video["etag"], before.video["etag"]):
             return None
-        again = re.fullmatch(f"{re.escape(rows.run_id)}(?:--([0-9]+))?", stands_as)
+        rows = keep_standing(before, rows) or rows
+        again = re.fullmatch(f"{re.escape(rows.run_id)}(?:--([0-9]+))?", before.run_id)
         if not again:
             return rows
-        standing = rows_to_table([stands], VIDEOS)
-        if standing.equals(rows_to_table([{**rows.video, "run_id": stands_as}], VIDEOS)):
+        standing = rows_to_table([before.video], VIDEOS)
+        if standing.equals(rows_to_table([{**rows.video, "run_id": before.run_id}], VIDEOS)):
             return None
         anew = rows.in_run(f"{rows.run_id}--{int(again[1] or 1) + 1}")
         anew.check()
         return anew
+
+    def _check_lease(self) -> None:
+        """Stop a writer that was taken for dead, asleep for long say, while another one writes."""
+        if self._owner and self._lease_owner() != self._owner:
+            raise LeaseLost(f"{self._owner} lost its lease on {self._dir}; run the same command again")
+
+    def _lease_owner(self) -> str | None:
+        held = read_lease(self._dir) if "://" not in str(self._dir) else None
+        return held.owner if held else None
 
     def _append(self, name: str, batch: Sequence[VideoRows]) -> None:
         standing, schema = self._standing[name], TABLES[name]
@@ -181,8 +225,13 @@ class Committer:
         )
 
 
-def _is_overtaken(etag: str, by: str) -> bool:
-    """Whether a version of an object is older than another one: generations grow, other versions have no order."""
+def is_overtaken(etag: str, by: str) -> bool:
+    """Whether a version of a source has no say beside another one: it is gone, or an older generation of an object.
+
+    Generations grow; other versions have no order.
+    """
+    if not etag or not by:
+        return bool(by)
     return etag.isdecimal() and by.isdecimal() and int(etag) < int(by)
 
 
@@ -215,7 +264,7 @@ def _committed(rows: VideoRows, *, repeated: bool = False) -> Committed:
 @functools.lru_cache(maxsize=1)
 def _committer_of(dataset_dir: str, run_id: str) -> Committer:
     """One committer a run and process: what stands is read once, however many pipelines the run is made of."""
-    return Committer(dataset_dir)
+    return Committer(dataset_dir, owner=run_id)
 
 
 class _CommitBatch(beam.DoFn):

@@ -24,7 +24,7 @@ LOST = Failure("LostResult", "the embedder returned nothing for this shot", "")
 def requests_of(split: SplitVideo) -> Iterable[EmbedRequest]:
     """One request a shot; none where an earlier run stitched the same shots."""
     for shot in split.shots[: n_requests(split)]:
-        yield EmbedRequest(split.video.video_id, shot, split.reel)
+        yield EmbedRequest(split.video.video_id, shot, split.reel, split.video.version)
 
 
 def features_of(embedding: Embedding) -> tuple[Shot, ShotFeatures | Failure]:
@@ -44,8 +44,7 @@ def gather(joined: Joined) -> tuple[SplitVideo, dict[int, ShotFeatures | Failure
 
 
 def n_requests(split: SplitVideo) -> int:
-    earlier = split.video.earlier
-    return len(split.shots) if earlier is None or earlier.clips is None else 0
+    return 0 if split.known else len(split.shots)
 
 
 @dataclasses.dataclass
@@ -70,7 +69,7 @@ class EmbedShots(beam.PTransform):
             | "Requests" >> beam.FlatMap(requests_of)
             | "Spread" >> beam.Reshuffle()
             | "Embed" >> infer(self.handler, self.hints)
-            | "Parts" >> beam.Map(lambda embedding: (embedding.request.video_id, Part(features_of(embedding))))
+            | "Parts" >> beam.Map(_part)
         )
         joined = (wholes, parts) | "Both" >> beam.Flatten() | "Join" >> JoinByCount("shots", n_requests)
         return joined | "Gather" >> beam.Map(_gathered)
@@ -78,7 +77,12 @@ class EmbedShots(beam.PTransform):
 
 def _whole(split: SplitVideo) -> tuple[str, Whole]:
     count("embed", in_=len(split.shots))
-    return split.video.video_id, Whole(split)
+    return f"{split.video.video_id} {split.video.version}", Whole(split)
+
+
+def _part(embedding: Embedding) -> tuple[str, Part]:
+    request = embedding.request
+    return f"{request.video_id} {request.version}", Part(features_of(embedding))
 
 
 def _gathered(joined: Joined) -> tuple[SplitVideo, dict[int, ShotFeatures | Failure]]:

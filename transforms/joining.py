@@ -6,7 +6,8 @@ A group-by-key in a stream waits for a window to close; a count knows when a gro
 parts belong to it; as soon as so many have come, in whatever order, the join emits. Parts that never come (an upstream
 bug, a lost bundle) are caught by an event-time timer: once the watermark has passed the group's timestamp nothing more
 of it can arrive, so the join emits what it has, and says how many parts are missing. No clock time is waited, and the
-same code serves bounded and unbounded input.
+same code serves bounded and unbounded input. Whatever comes behind the watermark loses its parts: let a stream's
+sources have the time at which they enter it.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from apache_beam.ml.inference.base import ModelHandler
 
 from transforms.counting import count
 from transforms.inference import infer
-from transforms.records import Clip, Failure, Measurement, Outcome
+from transforms.records import Clip, DeadLetter, Failure, Measurement, Outcome
 from transforms.schemas import MEASURE_STAGE
 
 _SETTLED = "settled"
@@ -31,13 +31,17 @@ def measurement_of(outcome: Outcome[Clip, float | None]) -> Measurement:
         failure = Failure("BadMeasurement", f"Max Running LPIPS cannot be {value}", "")
     if failure is not None:
         return failed(clip, failure)
-    return Measurement(clip.video_id, clip.clip_id, None if value is None else float(value))
+    return _of(clip, None if value is None else float(value))
 
 
 def failed(clip: Clip, failure: Failure) -> Measurement:
     """A measurement that could not be made: its dead letter costs the clip nothing but the number."""
     letter = failure.letter(MEASURE_STAGE, clip.video_id, clip.uri, clip_id=clip.clip_id, span=clip.span)
-    return Measurement(clip.video_id, clip.clip_id, None, letter)
+    return _of(clip, None, letter)
+
+
+def _of(clip: Clip, value: float | None, letter: DeadLetter | None = None) -> Measurement:
+    return Measurement(clip.video_id, clip.clip_id, value, letter, clip.version)
 
 
 @dataclasses.dataclass
@@ -75,7 +79,7 @@ def _settle(clip: Clip) -> Iterator[Any]:
         return
     Metrics.counter("reelscribe/measure", "reused").inc()
     count("measure", reused=1, **{"failed" if letter else "out": 1})
-    yield beam.pvalue.TaggedOutput(_SETTLED, Measurement(clip.video_id, clip.clip_id, known.max_running_lpips, letter))
+    yield beam.pvalue.TaggedOutput(_SETTLED, _of(clip, known.max_running_lpips, letter))
 
 
 def _measured(outcome: Outcome[Clip, float | None]) -> Measurement:

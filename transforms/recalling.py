@@ -25,7 +25,7 @@ from transforms.reading import Source
 from transforms.records import Answers, Candidate, DeadLetter, Earlier, EarlierClip, RejectedSpan, Span
 from transforms.rows import Fingerprints, costs_the_clip
 from transforms.schemas import MEASURE_STAGE, TABLES
-from transforms.standing import Standing
+from transforms.standing import Standing, rows_by_video
 from transforms.tables import table_uri
 
 Row = Mapping[str, Any]
@@ -40,7 +40,7 @@ class Retry:
     """Which dead letters are worked on again; what is None counts as any.
 
     Attributes:
-      stages: 'read', 'split', 'embed', 'caption', 'score', 'measure', 'select'.
+      stages: 'read', 'split', 'embed', 'caption', 'score', 'measure', 'select'; 'run' stopped a whole job.
       classes: of their errors.
       failed_before: at this time or earlier.
       attempts_below: tried less often than this so far.
@@ -99,6 +99,7 @@ def earlier_of(rows: Rows, fingerprints: Fingerprints, retry: Retry | None = Non
         settled=tuple(settled),
         retried=tuple(retried),
         split_again=any(letter.stage == "split" for letter in retried),
+        n_shots=video["n_shots"],
     )
 
 
@@ -167,12 +168,8 @@ class Memory:
         runs = {video_id: run_id for video_id in video_ids if (run_id := videos.run_of(video_id))}
         if not runs:
             return {}
-        found: dict[str, dict[str, list[Row]]] = {video_id: {name: [] for name in TABLES} for video_id in runs}
-        for name in TABLES:
-            standing = videos if name == "videos" else self._table(name)
-            for row in standing.rows(set(runs.items())):
-                found[row["video_id"]][name].append(row)
-        return {video_id: rows for video_id, rows in found.items()}
+        tables = [videos if name == "videos" else self._table(name) for name in TABLES]
+        return dict(rows_by_video(tables, set(runs.items())))
 
     def _table(self, name: str) -> Standing:
         if name not in self._standing:

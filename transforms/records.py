@@ -61,6 +61,11 @@ class Video:
     text_failures: tuple[DeadLetter, ...] = ()
     earlier: Earlier | None = None
 
+    @property
+    def version(self) -> str:
+        """Tells the versions of a video apart: what is made of one must not be joined to what is made of another."""
+        return f"{self.etag} {self.text_version}"
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class MediaFacts:
@@ -106,6 +111,14 @@ class SplitVideo:
     damage_span: Span | None = None
     decode_s: float = 0.0
 
+    @property
+    def known(self) -> Earlier | None:
+        """What an earlier run made of these very shots; None when they have to be embedded and stitched."""
+        earlier = self.video.earlier
+        # A decoder of another version may find more of a damaged video.
+        is_known = earlier is not None and earlier.clips is not None and earlier.n_shots == len(self.shots)
+        return earlier if is_known else None
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ShotFeatures:
@@ -122,7 +135,7 @@ class Clip:
 
     `shots` are the stitched shots, cut to the clip. `subtitles` is the text that overlaps the clip, None when there is
     none. `fingerprint` stands for all that shaped the clip and its text: source, splitting, embedding, subtitles.
-    `earlier` is what models answered about it in an earlier run.
+    `earlier` is what models answered about it in an earlier run, `version` that of its video.
     """
 
     clip_id: str
@@ -138,6 +151,7 @@ class Clip:
     subtitles: str | None = None
     language: str | None = None
     earlier: Answers | None = None
+    version: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -257,12 +271,14 @@ class Earlier:
     settled: tuple[DeadLetter, ...] = ()
     retried: tuple[DeadLetter, ...] = ()
     split_again: bool = False
+    n_shots: int = 0
 
     def numbered(self, letter: DeadLetter) -> DeadLetter:
         """The letter as it is kept: one that stands already as it stood, one of a repeated attempt with its count."""
         for before in self.settled:
             if before.place == letter.place:
-                return before
+                same = (before.error_class, before.message) == (letter.error_class, letter.message)
+                return before if same else dataclasses.replace(letter, attempt=before.attempt)
         for before in self.retried:
             if before.place == letter.place:
                 return dataclasses.replace(letter, attempt=before.attempt + 1)
@@ -331,19 +347,24 @@ class Measurement:
     """What was measured within one clip, beside its captions.
 
     `max_running_lpips` is None where the clip has nothing to compare, and where measuring failed: then `dead_letter`
-    says why. It costs the clip that number and nothing else.
+    says why. It costs the clip that number and nothing else. `version` is that of its video.
     """
 
     video_id: str
     clip_id: str
     max_running_lpips: float | None
     dead_letter: DeadLetter | None = None
+    version: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class EmbedRequest:
-    """Ask an embedder for the unit vectors of a shot's two boundary frames; answered by `(first, last)`."""
+    """Ask an embedder for the unit vectors of a shot's two boundary frames; answered by `(first, last)`.
+
+    `version` is that of the video.
+    """
 
     video_id: str
     shot: Shot
     reel: str
+    version: str = ""

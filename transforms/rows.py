@@ -279,12 +279,22 @@ class AssembleVideos(beam.PTransform):
     def expand(self, parts: tuple[beam.PCollection, ...]) -> beam.PCollection[VideoRows]:
         stitched, judged, *measured = parts
         kinds = 1 + len(measured)
-        wholes = stitched | "Wholes" >> beam.Map(lambda video: (video.split.video.video_id, Whole(video)))
-        clips = judged | "Parts" >> beam.Map(lambda clip: (clip.captioned.clip.video_id, Part(clip)))
-        numbers = [one | "Measured" >> beam.Map(lambda found: (found.video_id, Part(found))) for one in measured]
+        wholes = stitched | "Wholes" >> beam.Map(lambda video: (_key_of(video), Whole(video)))
+        clips = judged | "Parts" >> beam.Map(lambda judged: (_key(judged.captioned.clip), Part(judged)))
+        numbers = [one | "Measured" >> beam.Map(lambda found: (_key(found), Part(found))) for one in measured]
         keyed = (wholes, clips, *numbers) | beam.Flatten()
         joined = keyed | "Join" >> JoinByCount("clips", lambda video: kinds * len(video.clips))
         return joined | "Rows" >> beam.Map(_assemble, self.run_id, self.fingerprints, bool(measured))
+
+
+def _key(part: Clip | Measurement) -> str:
+    return f"{part.video_id} {part.version}"
+
+
+def _key_of(whole: StitchedVideo) -> str:
+    """That of its clips; without any it meets nobody."""
+    video = whole.split.video
+    return _key(whole.clips[0]) if whole.clips else f"{video.video_id} {video.version}"
 
 
 def _assemble(joined: Joined, run_id: str, fingerprints: Callable[[Video], Fingerprints], measures: bool) -> VideoRows:

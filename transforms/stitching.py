@@ -291,8 +291,8 @@ def _stitch_counted(
     fingerprint: Callable[[SplitVideo], str],
 ) -> StitchedVideo:
     split, features = embedded
-    earlier = split.video.earlier
-    if earlier is not None and earlier.clips is not None:
+    earlier = split.known
+    if earlier is not None:
         known = stitched_before(split, earlier, fingerprint(split))
         _count(known, reused=len(known.clips))
         return known
