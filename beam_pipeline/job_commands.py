@@ -237,7 +237,7 @@ def _watch(args: argparse.Namespace, commands: dict[str, argparse.ArgumentParser
         )
         _stop_politely(stop)
         for summary in watch(feed, args.output, config, options, how, stop):
-            print("\n".join(describe(summary)))
+            print("\n".join(describe(summary)), flush=True)
     return outcome.status
 
 

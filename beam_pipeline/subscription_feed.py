@@ -5,8 +5,10 @@ feed = SubscriptionFeed("projects/p/subscriptions/s"); feed.arrivals(wait_s=5)  
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import logging
+import threading
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -22,6 +24,8 @@ _log = logging.getLogger(__name__)
 _KEPT_S = 120
 #: For how long Pub/Sub or Cloud Storage may give no answer before that ends the watch.
 _AWAY_S = 600.0
+#: How long one request for messages waits for some.
+_PULL_S = 60.0
 
 
 class _Patience:
@@ -65,14 +69,13 @@ class SubscriptionFeed:
         self._later: set[str] = set()
         self._pubsub, self._storage = _Patience("Pub/Sub"), _Patience("Cloud Storage")
         self._kept_at = time.monotonic()
+        self._pulling: concurrent.futures.Future[list[Message]] | None = None
 
     def arrivals(self, wait_s: float) -> list[Arrival]:
         messages = self._pull(wait_s)
         if not messages:
             return []
         receipts = [message.ack_id for message in messages]
-        # At once: a subscription's own deadline may be ten seconds, and each message is a look into the bucket.
-        self._subscription.extend(receipts, _KEPT_S)
         came: list[Arrival] = []
         try:
             for message in messages:
@@ -88,17 +91,39 @@ class SubscriptionFeed:
         return came
 
     def _pull(self, wait_s: float) -> list[Message]:
+        """What the request for messages that is under way brings within so long.
+
+        One that is given up may be answered all the same: what it brings is lost until its deadline, which may be ten
+        minutes. So a request goes on when this returns, and the next call waits for it.
+        """
         from google.api_core.exceptions import GoogleAPIError
 
         began = time.monotonic()
+        if self._pulling is None:
+            self._pulling = concurrent.futures.Future()
+            # A daemon: at the end nobody waits for it.
+            threading.Thread(target=self._request, args=(self._pulling,), name="pull", daemon=True).start()
+        concurrent.futures.wait([self._pulling], timeout=wait_s)
+        if not self._pulling.done():
+            return []
+        pulled, self._pulling = self._pulling, None
         try:
-            messages = self._subscription.pull(self._max_messages, wait_s)
+            messages = pulled.result()
         except GoogleAPIError as error:
             self._pubsub.bear(error)
             time.sleep(max(0.0, began + wait_s - time.monotonic()))
             return []
         self._pubsub.is_back()
         return messages
+
+    def _request(self, pulled: concurrent.futures.Future[list[Message]]) -> None:
+        try:
+            messages = self._subscription.pull(self._max_messages, _PULL_S)
+            # At once: a subscription's own deadline may be ten seconds, and each message is a look into the bucket.
+            self._subscription.extend([message.ack_id for message in messages], _KEPT_S)
+            pulled.set_result(messages)
+        except BaseException as error:
+            pulled.set_exception(error)
 
     def _read(self, message: Message) -> list[Arrival]:
         """The videos that a message leads to; it stays open until they, or the event that it tells, are recorded."""
@@ -151,6 +176,9 @@ class SubscriptionFeed:
     def release(self, arrivals: Iterable[Arrival]) -> None:
         receipts = list(dict.fromkeys(receipt for arrival in arrivals for receipt in arrival.receipts))
         self._forget(receipts)
+        if self._pulling is not None and self._pulling.done():
+            # Nobody has looked at these.
+            receipts += [message.ack_id for message in self._pull(0.0)]
         self._subscription.release(receipts)
 
     def _forget(self, receipts: Iterable[str]) -> None:

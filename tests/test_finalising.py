@@ -66,7 +66,7 @@ def test_an_empty_dataset_has_one_file_without_rows_however_often_it_is_finished
 
 def test_a_table_whose_last_rows_were_replaced_by_none_keeps_its_schema(tmp_path):
     Committer(tmp_path).commit([video_rows("a")])
-    Committer(tmp_path).commit([failed_rows("a", "r2")])
+    Committer(tmp_path).commit([failed_rows("a", "r2", etag="2")])
     finish(tmp_path)
     assert plain(tmp_path, "clips").num_rows == 0
     assert plain(tmp_path, "clips").schema.equals(TABLES["clips"])

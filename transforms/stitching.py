@@ -259,6 +259,7 @@ def _clip(
         subtitles=text,
         language=video.language,
         earlier=earlier,
+        version=video.version,
     )
 
 
