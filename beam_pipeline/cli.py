@@ -21,9 +21,9 @@ from beam_pipeline.usage import (
     UsageError,
     check_words,
     complain,
+    dataset_folder,
     flags_of,
     load_config_of,
-    local_dataset,
     names,
     positive,
     unknown_flag,
@@ -176,11 +176,12 @@ def _shots(args: argparse.Namespace, commands: dict[str, argparse.ArgumentParser
 
 def _verify(args: argparse.Namespace, commands: dict[str, argparse.ArgumentParser]) -> int:
     from beam_pipeline.verify import audit
+    from transforms.objects import StorageError
     from transforms.tables import NoDataset
 
     try:
-        audited = audit(local_dataset(args.dataset))
-    except NoDataset as error:
+        audited = audit(dataset_folder(args.dataset))
+    except (NoDataset, StorageError) as error:
         return complain(str(error), 1)
     for breach in audited.breaches:
         print(breach)
@@ -208,11 +209,12 @@ def _takedown(args: argparse.Namespace, commands: dict[str, argparse.ArgumentPar
 
 def _report(args: argparse.Namespace, commands: dict[str, argparse.ArgumentParser]) -> int:
     from beam_pipeline.report import write_report
+    from transforms.objects import StorageError
     from transforms.tables import NoDataset
 
     try:
-        print(write_report(local_dataset(args.dataset), args.html))
-    except NoDataset as error:
+        print(write_report(dataset_folder(args.dataset), args.html))
+    except (NoDataset, StorageError) as error:
         return complain(str(error), 1)
     return 0
 

@@ -15,7 +15,6 @@ from beam_pipeline.config import Config
 from beam_pipeline.job import Job, JobOptions, Summary, is_embedded, quiet_workers, running
 from beam_pipeline.pipeline import fingerprints_of
 from beam_pipeline.progress import Progress
-from transforms.objects import is_object
 from transforms.reading import Source, find_sources
 from transforms.tables import CurrentVideo, check_output, current_videos
 from transforms.tombstones import without_taken_down
@@ -38,7 +37,7 @@ def curate(inputs: Sequence[str], output: str, config: Config, options: JobOptio
     """
     options = options or JobOptions()
     found = find_sources(inputs, options.limit)
-    check_output(output, local_paths(found.sources))
+    check_output(output, [source.uri for source in found.sources])
     with running("curate", inputs, output, config, options) as job:
         found = without_taken_down(found, output)
         plan = left_to_do(found.sources, output, config)
@@ -74,8 +73,3 @@ def is_left(source: Source, video: CurrentVideo | None, config: Config) -> bool:
     if video.etag != source.etag:
         return bool(source.etag)
     return dict(video.fingerprints) != fingerprints_of(source, config)
-
-
-def local_paths(sources: Iterable[Source]) -> list[str]:
-    """Where those of the sources are that lie on this machine."""
-    return [source.uri for source in sources if not is_object(source.uri)]

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import os
-import pathlib
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -21,8 +19,9 @@ import yaml
 
 from beam_pipeline.datasetcard_columns import COLUMNS
 from beam_pipeline.runs import records_of
+from transforms.files import Directory, exists, join, reading, title_of, write
 from transforms.schemas import TABLES
-from transforms.tables import Directory, Snapshot
+from transforms.tables import Snapshot
 
 #: Of the Hub: how many rows, by the power of ten.
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
@@ -81,20 +80,19 @@ def write_card(dataset_dir: Directory, *, title: str | None = None) -> str:
     Args:
       title: its heading; default: the directory's name.
     """
-    folder = pathlib.Path(os.fspath(dataset_dir))
-    path = folder / "README.md"
-    if path.exists() and not _is_card(path):
+    path = join(dataset_dir, "README.md")
+    if exists(path) and not _is_card(path):
         # Somebody's own words, in a directory that had them before the dataset came.
-        path = folder / "DATASET.md"
-    aside = folder / f".{path.name}.tmp"
-    aside.write_text(card(title or folder.resolve().name, figures(folder), _newest_run(folder)), encoding="utf-8")
-    os.replace(aside, path)
-    return str(path)
+        path = join(dataset_dir, "DATASET.md")
+    text = card(title or title_of(dataset_dir), figures(dataset_dir), _newest_run(dataset_dir))
+    write(path, text.encode())
+    return path
 
 
-def _is_card(path: pathlib.Path) -> bool:
+def _is_card(path: str) -> bool:
     """Whether a file looks like a card of ours: its front matter names the tables."""
-    start = path.read_text("utf-8", "replace")[:4000]
+    with reading(path) as file:
+        start = file.read(4000).decode("utf-8", "replace")
     return start.startswith("---") and "clips/*.parquet" in start
 
 
@@ -216,6 +214,6 @@ def _counted(values: list[str]) -> dict[str, int]:
     return dict(sorted(collections.Counter(values).items(), key=lambda pair: (-pair[1], pair[0])))
 
 
-def _newest_run(folder: pathlib.Path) -> Mapping[str, Any]:
-    records = (record for _, record in records_of(folder))
+def _newest_run(dataset_dir: Directory) -> Mapping[str, Any]:
+    records = (record for _, record in records_of(dataset_dir))
     return max(records, key=lambda record: str(record.get("started_at")), default={})

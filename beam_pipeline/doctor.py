@@ -15,11 +15,14 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+import uuid
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
 from beam_pipeline.checks import Check, State, free_gb, nearest_folder
 from beam_pipeline.doctor_models import check_models
+from transforms.files import check_folder, join
+from transforms.objects import ABSENT, Refused, StorageError, delete, write
 
 #: What each extra of setup.py brings, by import name. gcp is asked for only where gs:// is used.
 MODULES = {
@@ -73,7 +76,8 @@ def diagnose(
     if not missing:
         checks += [*check_codecs(), *check_models(profile, config_file, commercial_only), check_gpu()]
     if output is not None and output.startswith("gs://"):
-        checks.append(check_credentials())
+        credentials = check_credentials()
+        checks += [credentials, *([check_bucket(output)] if credentials.state == "ok" else [])]
     else:
         checks += check_output(output or ".")
     return checks
@@ -176,6 +180,24 @@ def check_output(output: str) -> list[Check]:
         fix = f"choose another --output, or: sudo chown $USER '{folder}'"
         return [Check("output", "fail", f"can't write into {folder}: {error.strerror or error}", fix)]
     return [Check("output", "ok", f"{folder} is writable"), _check_space(folder)]
+
+
+def check_bucket(output: str) -> Check:
+    """Can objects be made and deleted where the dataset shall go, on the condition that nobody else was faster?"""
+    bucket = "/".join(output.split("/")[:3])
+    try:
+        uri = join(check_folder(output), f".reelscribe-doctor-{uuid.uuid4().hex}")
+        delete(uri, write(uri, b"x", replacing=ABSENT))
+    except ValueError as error:
+        return Check("output", "fail", str(error), "reelscribe curate --output gs://BUCKET/FOLDER ...")
+    except FileNotFoundError:
+        return Check("output", "fail", f"there is no bucket {bucket}", f"gcloud storage buckets create {bucket}")
+    except Refused as error:
+        fix = f"gcloud storage buckets add-iam-policy-binding {bucket} --role=roles/storage.objectUser --member=..."
+        return Check("output", "fail", str(error), fix)
+    except StorageError as error:
+        return Check("output", "fail", str(error), "try again; see https://status.cloud.google.com")
+    return Check("output", "ok", f"{output} is writable")
 
 
 def _check_space(folder: pathlib.Path) -> Check:

@@ -22,13 +22,15 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions,
 from beam_pipeline import logs
 from beam_pipeline.config import Config
 from beam_pipeline.datasetcard import write_card
-from beam_pipeline.pipeline import CurateVideos, reels_of
+from beam_pipeline.pipeline import CurateVideos
 from beam_pipeline.runs import RunRecord, new_run_id
 from beam_pipeline.tally import Tally
 from transforms.committing import finalise, is_overtaken
+from transforms.files import join, list_files, remove
 from transforms.lease import WriterLease
 from transforms.reading import Source
 from transforms.recalling import Retry
+from transforms.reels import reels_of
 from transforms.tables import create_tables, current_videos
 
 _log = logging.getLogger(__name__)
@@ -124,7 +126,6 @@ def running(
       LeaseHeld: another run is writing to this dataset.
     """
     began = time.monotonic()
-    os.makedirs(output, exist_ok=True)
     run_id = new_run_id()
     with WriterLease(output, owner=run_id) as lease, logs.bound(run_id=run_id):
         # Before the tables, so that a run which is cut short while they are widened shows as unfinished.
@@ -214,7 +215,7 @@ class Job:
         """Write down how the run ended, and return what became of every input."""
         tally, output = self.tally, self.output
         outcomes = self._outcomes(finished=status == "done")
-        tally.bytes |= {"reels": _size(reels_of(output)), "clips": _size(os.path.join(output, "clips"))}
+        tally.bytes |= {"reels": _size(reels_of(output)), "clips": _size(join(output, "clips"))}
         became = collections.Counter(dict.fromkeys(OUTCOMES, 0))
         became.update(outcomes.values())
         counts = {"inputs": len(self.sources), "skipped": self.skipped, **became, **tally.counts}
@@ -268,17 +269,13 @@ def quiet_workers() -> Iterator[None]:
 
 def drop_reels(output: str) -> None:
     """Remove the reels; the report then has no pictures."""
-    reels = reels_of(output)
-    if os.path.isdir(reels):
-        for entry in os.scandir(reels):
-            if entry.name.endswith(".arrow"):
-                os.unlink(entry.path)
+    for path in list_files(reels_of(output)):
+        if path.endswith(".arrow"):
+            remove(path)
 
 
 def _size(folder: str) -> int:
-    if not os.path.isdir(folder):
-        return 0
-    return sum(entry.stat().st_size for entry in os.scandir(folder) if entry.is_file())
+    return sum(list_files(folder).values())
 
 
 def describe(summary: Summary) -> list[str]:

@@ -19,11 +19,11 @@ from beam_pipeline.usage import (
     check_beam_flags,
     check_runner,
     complain,
+    dataset_folder,
     duration,
     flags_of,
     fraction,
     load_config_of,
-    local_dataset,
     names,
     positive,
     seconds,
@@ -174,7 +174,8 @@ def _redrive(args: argparse.Namespace, commands: dict[str, argparse.ArgumentPars
     of_stages, classes = (frozenset(one) if one else None for one in (args.stage, args.classes))
     retry = Retry(of_stages, classes, age, args.max_attempts)
     with _told() as outcome:
-        open_table(local_dataset(args.output), "videos")  # Or a configuration would be asked for first.
+        args.output = dataset_folder(args.output)
+        open_table(args.output, "videos")  # Or a configuration would be asked for first.
         try:
             config = load_config_of(args) if args.profile or args.config else last_config(args.output)
         except ConfigError as error:
@@ -280,8 +281,7 @@ def _prepared(
     if config is None:
         flags = {"detector": args.detector, "rules": args.splitting, "fast": args.fast}
         config = load_config_of(args, {key: value for key, value in flags.items() if value})
-    if "://" in args.output:
-        raise UsageError(f"cannot write to {args.output}: --output is a local directory")
+    args.output = dataset_folder(args.output)
     options = JobOptions(
         chunk_videos=getattr(args, "chunk_videos", JobOptions.chunk_videos),
         limit=getattr(args, "limit", None),

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
 from collections.abc import Mapping
 
 import apache_beam as beam
@@ -28,6 +27,7 @@ from transforms.measuring import MeasureClips
 from transforms.reading import ReadVideos, Source
 from transforms.recalling import RecallVideos, Retry
 from transforms.records import SplitVideo, Video
+from transforms.reels import reels_of
 from transforms.rows import AssembleVideos, FailVideos, count_rows
 from transforms.scoring import JudgeCaptions
 from transforms.shots import DetectShots
@@ -109,8 +109,3 @@ def teacher_of(entry: Entry, config: Config) -> Teacher:
     """A teacher of the catalogue, ready to be asked."""
     handler, hints = placed(entry, config)
     return Teacher(entry.name, handler, entry.model, entry.revision, entry.prompt_id, entry.needs_text, hints)
-
-
-def reels_of(output: str) -> str:
-    """Where the reels of a dataset stand."""
-    return os.path.join(output, "reels")

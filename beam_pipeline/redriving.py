@@ -18,7 +18,6 @@ from typing import Any
 from beam_pipeline.config import Config, ConfigError, config_of_run
 from beam_pipeline.curating import work_through
 from beam_pipeline.job import Job, JobOptions, Summary, quiet_workers, running
-from beam_pipeline.pipeline import reels_of
 from beam_pipeline.progress import Progress
 from beam_pipeline.runs import records_of
 from beam_pipeline.setting_aside import POISONED_IN_A_ROW, RUN_STAGE, set_aside
@@ -30,6 +29,7 @@ from transforms.reading import InputError, Source, find_sources, local_source, o
 from transforms.recalling import Retry, letter_of
 from transforms.records import DeadLetter
 from transforms.reel import Reel, ReelError
+from transforms.reels import reel_of, reels_of
 from transforms.tables import CurrentVideo, current_videos, open_table, read_table
 from transforms.tombstones import taken_down
 
@@ -247,6 +247,6 @@ def _source_at(uri: str) -> Source:
 
 def _has_reel(output: str, video: CurrentVideo) -> bool:
     try:
-        return Reel.open(os.path.join(reels_of(output), f"{video.video_id}.arrow")).etag == video.etag
+        return Reel.open(reel_of(reels_of(output), video.video_id)).etag == video.etag
     except ReelError:
         return False

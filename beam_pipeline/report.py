@@ -13,8 +13,6 @@ import base64
 import datetime
 import hashlib
 import importlib.resources
-import os
-import pathlib
 import posixpath
 from collections.abc import Iterator
 from typing import Any
@@ -26,6 +24,7 @@ from markupsafe import Markup
 from beam_pipeline import __version__, report_contents, report_drawings, report_statistics
 from beam_pipeline.report_contents import legible
 from beam_pipeline.report_pictures import ContactSheets
+from transforms.files import join, title_of, writing
 
 MAX_VIDEOS = 500
 MAX_CAPTIONS_A_CLIP = 40
@@ -37,7 +36,7 @@ def write_report(dataset_dir: str, html: str | None = None, max_clips: int = 500
     """Write the report of the dataset in `dataset_dir`.
 
     Args:
-      dataset_dir: a directory that `curate` or `watch` wrote; nothing in it is changed but the report itself.
+      dataset_dir: what `curate` or `watch` wrote, here or in gs://; nothing in it is changed but the report itself.
       html: where the report shall stand; `report.html` in the dataset without it.
       max_clips: how many clips to show at most. A larger dataset shows a sample of all its videos and says so. A clip
         takes up to 50 kB, so the default stays below 30 MB.
@@ -52,18 +51,12 @@ def write_report(dataset_dir: str, html: str | None = None, max_clips: int = 500
     """
     if max_clips < 0:
         raise ValueError(f"max_clips is {max_clips}; it has to be 0 or more")
-    target = pathlib.Path(html) if html else pathlib.Path(dataset_dir) / "report.html"
+    target = html or join(dataset_dir, "report.html")
     contents = gather(dataset_dir, max_clips)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with open(aside, "w", encoding="utf-8", newline="\n") as sink:
-            for part in _environment().get_template("report.html.j2").generate(contents):
-                sink.write(part)
-        os.replace(aside, target)
-    finally:
-        aside.unlink(missing_ok=True)
-    return str(target)
+    with writing(target) as sink:
+        for part in _environment().get_template("report.html.j2").generate(contents):
+            sink.write(part.encode())
+    return target
 
 
 def gather(dataset_dir: str, max_clips: int) -> dict[str, Any]:
@@ -80,7 +73,7 @@ def gather(dataset_dir: str, max_clips: int) -> dict[str, Any]:
     style, script = (TEMPLATES.joinpath(f"report.{kind}").read_text("utf-8") for kind in ("css", "js"))
     return {
         "version": __version__,
-        "name": pathlib.Path(dataset_dir).resolve().name,
+        "name": title_of(dataset_dir),
         "style": Markup(style),
         "script": Markup(script),
         "policy": _policy(style, script),

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from beam_pipeline.runs import records_of
+from transforms.files import name_of
 from transforms.schemas import MEASURE_STAGE
 from transforms.tables import Snapshot
 
@@ -143,12 +144,12 @@ def spans_by_video(tables: Tables, video_ids: list[str]) -> dict[str, list[tuple
 def newest_run(dataset_dir: str, videos: pa.Table) -> Run | None:
     """The run that began last, or None. Runs that can't be read are passed over, and keys that are absent are blank."""
     records = [
-        (_moment(record, "started"), path.stat().st_mtime, path.stem, record)
+        (_moment(record, "started"), name_of(path).removesuffix(".json"), record)
         for path, record in records_of(dataset_dir)
     ]
     if not records:
         return None
-    started, _, stem, record = max(records, key=lambda found: found[:3])
+    started, stem, record = max(records, key=lambda found: found[:2])
     run_id, finished = str(record.get("run_id") or stem), _moment(record, "finished")
     own = videos.filter(pc.equal(videos["run_id"], run_id))
     committed_ms = _number(_mapping(record.get("counts")).get("video_ms"))

@@ -10,13 +10,13 @@ from __future__ import annotations
 import base64
 import dataclasses
 import io
-import pathlib
 import re
 
 import pyarrow as pa
 from PIL import Image
 
 from transforms.reel import Reel, ReelError
+from transforms.reels import reel_of, reels_of
 
 HEIGHT = 120
 GAP = 4
@@ -45,7 +45,7 @@ class ContactSheets:
     """Makes the sheets of one dataset, keeping one reel open; ask video by video."""
 
     def __init__(self, dataset_dir: str):
-        self._reels = pathlib.Path(dataset_dir) / "reels"
+        self._reels = reels_of(dataset_dir)
         self._video_id: str | None = None
         self._reel: Reel | None = None
 
@@ -61,11 +61,10 @@ class ContactSheets:
             return None
 
     def _open(self, video_id: str) -> Reel | None:
-        path = self._reels / f"{video_id}.arrow"
-        if not SAFE_ID.fullmatch(video_id) or not path.is_file():
+        if not SAFE_ID.fullmatch(video_id):
             return None
         try:
-            return Reel.open(str(path))
+            return Reel.open(reel_of(self._reels, video_id))
         except ReelError:
             return None
 

@@ -11,13 +11,13 @@ import datetime
 import importlib.metadata
 import json
 import os
-import pathlib
 import re
 import secrets
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from transforms.files import Directory, join, list_files, name_of, read, write
 from transforms.tombstones import PREFIX
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class RunRecord:
                 "run_id": run_id,
                 "command": command,
                 "status": "running",
-                "started_at": _now(),
+                "started_at": now(),
                 "finished_at": None,
                 # Whole paths: a redrive looks there again, from wherever it is started.
                 "input": [one if _NO_PATH.match(one) else os.path.abspath(one) for one in inputs],
@@ -90,8 +90,8 @@ class RunRecord:
         return record
 
     @property
-    def path(self) -> pathlib.Path:
-        return pathlib.Path(self.directory) / "runs" / f"{self.values['run_id']}.json"
+    def path(self) -> str:
+        return record_path(self.directory, self.values["run_id"])
 
     def finish(self, status: str, outcomes: Mapping[str, str], sources: Sequence[Source], **totals: Any) -> None:
         """Close the record.
@@ -102,7 +102,7 @@ class RunRecord:
           sources: the inputs, in order.
           totals: counts, seconds and bytes per stage.
         """
-        self.values |= {"status": status, "finished_at": _now(), **totals}
+        self.values |= {"status": status, "finished_at": now(), **totals}
         self.values["inputs"] = [
             {"video_id": source.video_id, "uri": source.uri, "outcome": outcomes.get(source.video_id, "pending")}
             for source in sources
@@ -115,23 +115,32 @@ class RunRecord:
         self.values["error"] = {"message": root_cause(error), "traceback": told[-_TRACEBACK_CHARACTERS:]}
 
     def write(self) -> None:
-        """Write the record aside and rename it."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        aside = self.path.with_suffix(".tmp")
-        with open(aside, "w", encoding="utf-8") as file:
-            json.dump(self.values, file, indent=1, ensure_ascii=False)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, self.path)
+        """Write the record down, whole."""
+        write_record(self.path, self.values)
 
 
-def records_of(directory: str | os.PathLike[str]) -> Iterator[tuple[pathlib.Path, dict[str, Any]]]:
-    """The records of the runs that made a dataset, by name; not of takedowns, nor those that cannot be read."""
-    for path in sorted(pathlib.Path(directory).glob("runs/*.json")):
-        if path.name.startswith(PREFIX):
+def record_path(directory: Directory, run_id: str) -> str:
+    """Where the record of a run stands."""
+    return join(directory, "runs", f"{run_id}.json")
+
+
+def record_paths(directory: Directory) -> list[str]:
+    """The records of runs and takedowns, by name."""
+    return [path for path in list_files(join(directory, "runs")) if re.fullmatch(r"[^.].*\.json", name_of(path))]
+
+
+def write_record(path: str, values: Mapping[str, Any]) -> None:
+    """Write the record of a run or a takedown, so that it is whole at any instant."""
+    write(path, json.dumps(values, indent=1, ensure_ascii=False).encode())
+
+
+def records_of(directory: Directory) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The records of the runs that made a dataset, by path; not of takedowns, nor those that cannot be read."""
+    for path in record_paths(directory):
+        if name_of(path).startswith(PREFIX):
             continue
         with contextlib.suppress(OSError, ValueError):
-            record = json.loads(path.read_text(encoding="utf-8"))
+            record = json.loads(read(path))
             if isinstance(record, dict):
                 yield path, record
 
@@ -145,7 +154,8 @@ def root_cause(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[-1]}" if lines else repr(error)
 
 
-def _now() -> str:
+def now() -> str:
+    """The time, to the second, as records tell it."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 

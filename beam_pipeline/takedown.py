@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import datetime
-import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,14 +20,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from beam_pipeline.datasetcard import write_card
-from beam_pipeline.runs import new_run_id
-from beam_pipeline.takedown_records import Words, read_records, strike_out, uris_in_records, write_record
-from beam_pipeline.usage import UsageError, local_dataset
+from beam_pipeline.runs import new_run_id, now, record_path, write_record
+from beam_pipeline.takedown_records import Words, read_records, strike_out, uris_in_records
+from beam_pipeline.usage import UsageError, dataset_folder
+from transforms.files import exists, join, list_files, name_of, remove
 from transforms.finalising import drop_videos, finalise, forget_history
 from transforms.lease import WriterLease
 from transforms.schemas import SAFE_ID, TABLES
 from transforms.tables import Snapshot, create_tables, open_table, scan_files
 from transforms.tombstones import PREFIX, files_of, read_tombstones, source_digest
+
+#: The report, and what a killed process had begun to write of it.
+_REPORT = re.compile(r"report\.html|\.report\.html\..*\.tmp")
 
 #: What names a video, or one of its clips, in the tables.
 _NAMING = {
@@ -90,14 +93,14 @@ def take_down(dataset_dir: str, video_ids: Sequence[str], reason: str | None = N
       reason: for the record; what names the videos is struck out of it.
 
     Raises:
-      UsageError: an id that no video can have, or a dataset that isn't on this machine.
+      UsageError: an id that no video can have, or no dataset's address.
       NoDataset: there is none. LeaseHeld: a run is writing to it.
       TombstoneError: the record of an earlier takedown can't be read.
     """
-    local_dataset(dataset_dir)
     for one in video_ids:
         if not SAFE_ID.fullmatch(one):
             raise UsageError(f"{one!r} is no video_id: they have letters, digits, '_' and '-', at most 128 of them")
+    dataset_dir = dataset_folder(dataset_dir)
     for name in TABLES:
         open_table(dataset_dir, name)  # Before the lease, which would make the directory.
     run_id = f"{PREFIX}{new_run_id()}"
@@ -155,7 +158,7 @@ def _begin(dataset_dir: str, run_id: str, video_ids: Sequence[str], reason: str 
         "run_id": run_id,
         "command": "takedown",
         "status": "running",
-        "started_at": _now(),
+        "started_at": now(),
         "finished_at": None,
         "videos": list(video_ids),
         "sources": sorted(map(source_digest, own.words.uris)),
@@ -165,10 +168,10 @@ def _begin(dataset_dir: str, run_id: str, video_ids: Sequence[str], reason: str 
             **{name: own.rows[name] for name in ("videos", "clips", "rejected", "failures")},
             "reels": len(own.files["reels"]),
             "clip_files": len(own.files["media"]),
-            "report": int(pathlib.Path(dataset_dir, "report.html").exists()),
+            "report": int(exists(join(dataset_dir, "report.html"))),
         },
     }
-    write_record(pathlib.Path(dataset_dir, "runs", f"{run_id}.json"), record)
+    write_record(record_path(dataset_dir, run_id), record)
 
 
 def _remove(dataset_dir: str, remains: _Remains, video_ids: frozenset[str]) -> None:
@@ -176,10 +179,9 @@ def _remove(dataset_dir: str, remains: _Remains, video_ids: frozenset[str]) -> N
     strike_out(dataset_dir, remains.words)
     # Nobody sees the videos from here on.
     drop_videos(dataset_dir, "videos", video_ids)
-    folder = pathlib.Path(dataset_dir)
-    reports = map(str, [folder / "report.html", *folder.glob(".report.html.*.tmp")])
+    reports = [path for path in list_files(dataset_dir) if _REPORT.fullmatch(name_of(path))]
     for path in (*reports, *remains.files["media"], *remains.files["reels"]):
-        pathlib.Path(path).unlink(missing_ok=True)
+        remove(path)
     for name in TABLES:
         drop_videos(dataset_dir, name, video_ids)
     finalise(dataset_dir)
@@ -191,12 +193,8 @@ def _finish(dataset_dir: str) -> list[dict[str, Any]]:
     """Close the records of the takedowns under way, and return them."""
     finished = []
     for path, record in read_records(dataset_dir).items():
-        if path.name.startswith(PREFIX) and record["status"] != "done":
-            record |= {"status": "done", "finished_at": _now()}
+        if name_of(path).startswith(PREFIX) and record["status"] != "done":
+            record |= {"status": "done", "finished_at": now()}
             write_record(path, record)
             finished.append(record)
     return finished
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

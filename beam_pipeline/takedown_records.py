@@ -17,7 +17,8 @@ import urllib.parse
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from transforms.tables import Directory
+from beam_pipeline.runs import record_paths, write_record
+from transforms.files import Directory, join, list_files, read, remove
 
 STRUCK = "(taken down)"
 
@@ -59,28 +60,17 @@ class Words:
         return relative != "" and any(uri.endswith(f"/{relative}") for uri in self.uris)
 
 
-def read_records(dataset_dir: Directory) -> dict[pathlib.Path, dict[str, Any]]:
+def read_records(dataset_dir: Directory) -> dict[str, dict[str, Any]]:
     """The records of runs by path. One that can't be read is left out: `verify` tells of it."""
     records = {}
-    for path in sorted(pathlib.Path(os.fspath(dataset_dir)).glob("runs/*.json")):
+    for path in record_paths(dataset_dir):
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
+            record = json.loads(read(path))
         except ValueError:
             continue
         if isinstance(record, dict):
             records[path] = record
     return records
-
-
-def write_record(path: pathlib.Path, record: Mapping[str, Any]) -> None:
-    """Write a record aside and rename it, so that it is whole at any instant."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".tmp")
-    with open(aside, "w", encoding="utf-8") as file:
-        json.dump(record, file, indent=1, ensure_ascii=False)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
 
 
 def uris_in_records(dataset_dir: Directory, video_ids: frozenset[str]) -> set[str]:
@@ -98,8 +88,9 @@ def strike_out(dataset_dir: Directory, words: Words) -> None:
 
     The URIs in `inputs` go last, since they tell a second call what to look for.
     """
-    for path in pathlib.Path(os.fspath(dataset_dir)).glob("runs/*.tmp"):
-        path.unlink()  # Of a writer that was killed.
+    for path in list_files(join(dataset_dir, "runs")):
+        if path.endswith(".tmp"):
+            remove(path)  # Of a writer that was killed.
     for change in (_strike_texts, _strike_inputs):
         for path, record in read_records(dataset_dir).items():
             changed = change(record, words)

@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from model_handlers.nearest import nearest
+from transforms.files import check_folder, list_files
+from transforms.objects import NoCredentials, Refused, is_object
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
@@ -127,11 +129,24 @@ def seconds(text: str) -> float:
     return value
 
 
-def local_dataset(text: str) -> str:
-    """Return the DIR of a dataset. Raises a `UsageError` if it is an address: datasets are local."""
-    if "://" in text:
-        raise UsageError(f"{text} is not on this machine: DIR is a local directory")
-    return text
+def dataset_folder(text: str) -> str:
+    """Return the DIR of a dataset: a directory, or a folder in a bucket that can be reached.
+
+    Raises:
+      UsageError: it is neither, there is no such bucket, or it is closed to us.
+      StorageError: Cloud Storage cannot be asked now.
+    """
+    try:
+        folder = check_folder(text)
+        if is_object(folder):
+            list_files(folder)
+        return folder
+    except (ValueError, FileNotFoundError, Refused, NoCredentials) as error:
+        raise UsageError(str(error)) from error
+    except ImportError as error:
+        if not (error.name or "").startswith("google"):
+            raise
+        raise UsageError(f"{text} needs more packages; run: pip install 'reelscribe[gcp]'") from error
 
 
 def check_beam_flags(flags: Sequence[str], command: str, own: Sequence[str]) -> None:

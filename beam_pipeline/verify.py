@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import os
-import pathlib
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -32,10 +30,12 @@ from beam_pipeline.verify_runs import (
     taken_down,
 )
 from beam_pipeline.verify_spans import VideoSpans, check_clip, check_tiling, group_spans
+from transforms.files import Directory, list_files, name_of, reading
 from transforms.lease import read_lease
 from transforms.reel import Reel, ReelError
+from transforms.reels import reels_of
 from transforms.schemas import SAFE_ID, STATUSES, TABLES, earlier_schemas
-from transforms.tables import Directory, Snapshot, scan_files, table_uri
+from transforms.tables import Snapshot, scan_files, table_uri
 
 #: Of a dataset that is badly wrong the first breaches tell as much as the millionth.
 MOST_BREACHES = 1000
@@ -134,12 +134,11 @@ class _Auditor:
         """The folders hold the tables' files and no others, so that whoever reads a folder sees the table."""
         for name in TABLES:
             known = self._snapshot.files[name]
-            folder = pathlib.Path(table_uri(self._dir, name))
-            stray = {str(path) for path in folder.iterdir() if path.is_file()} - set(known)
+            stray = set(list_files(table_uri(self._dir, name))) - set(known)
             self._counts["stray_files"] += len(stray)
             if self._orderly:
                 for path in sorted(stray):
-                    yield f"{name}: {os.path.basename(path)} is no file of the table, but readers of the folder see it"
+                    yield f"{name}: {name_of(path)} is no file of the table, but readers of the folder see it"
                 if not known:
                     yield f"{name}: no file at all, so that readers of the folder find no columns"
 
@@ -185,7 +184,7 @@ class _Auditor:
             if video_id in reels:
                 self._counts["reels"] += 1
                 try:
-                    reel = Reel.open(str(reels[video_id]))
+                    reel = Reel.open(reels[video_id])
                     # A run that was cut short may have split a newer version already, and committed nothing of it.
                     extent = _extent(reel) if self._orderly and reel.etag == row["etag"] else None
                 except ReelError as error:
@@ -194,29 +193,27 @@ class _Auditor:
                 yield f"{video_id}: its reel is missing from reels/"
             yield from check_tiling(row, found, extent)
 
-    def _reels(self) -> dict[str, pathlib.Path]:
+    def _reels(self) -> dict[str, str]:
         """Reels by video_id: a file's name up to its first dot, which no id has."""
-        folder = pathlib.Path(self._dir) / "reels"
-        if not folder.is_dir():
-            return {}
-        return {path.name.partition(".")[0]: path for path in sorted(folder.iterdir()) if path.name[0] != "."}
+        paths = {name_of(path): path for path in list_files(reels_of(self._dir))}
+        return {name.partition(".")[0]: path for name, path in paths.items() if name[0] != "."}
 
 
 def _check_file(path: str, schema: pa.Schema, name: str) -> Iterator[str]:
     try:
-        with pq.ParquetFile(path) as file:
+        with reading(path) as opened, pq.ParquetFile(opened) as file:
             columns = file.schema_arrow
             # Reads every page of the narrowest column; a truncated file has lost its footer already.
             file.read(columns=["run_id"])
     except FileNotFoundError:
-        yield f"{name}: the table's file {os.path.basename(path)} is missing"
+        yield f"{name}: the table's file {name_of(path)} is missing"
         return
     except (OSError, pa.ArrowException) as error:
-        yield f"{name}: {os.path.basename(path)} can't be read: {error}"
+        yield f"{name}: {name_of(path)} can't be read: {error}"
         return
     if not any(columns.equals(known) for known in (schema, *earlier_schemas(name))):
         wrong = [field.name for field in columns if field.name not in schema.names or schema.field(field.name) != field]
-        yield f"{name}: {os.path.basename(path)} has not the table's columns and types: {', '.join(wrong) or 'order'}"
+        yield f"{name}: {name_of(path)} has not the table's columns and types: {', '.join(wrong) or 'order'}"
 
 
 def _ids(table: str, column: str, ids: pa.ChunkedArray) -> Iterator[str]:

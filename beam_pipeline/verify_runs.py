@@ -9,15 +9,16 @@ import collections
 import dataclasses
 import json
 import os
-import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from beam_pipeline.runs import record_paths
+from transforms.files import Directory, name_of, read
 from transforms.schemas import TABLES
-from transforms.tables import Directory, Snapshot, scan_files
+from transforms.tables import Snapshot, scan_files
 from transforms.tombstones import PREFIX, Tombstone, files_of
 
 OUTCOMES = ("committed", "unchanged", "failed")
@@ -39,11 +40,12 @@ class RunRecord:
 def read_runs(dataset_dir: Directory) -> tuple[list[RunRecord], list[str]]:
     """The run records that can be read, and a breach for each that can't."""
     runs, breaches = [], []
-    for path in sorted(pathlib.Path(os.fspath(dataset_dir)).glob("runs/*.json")):
+    for path in record_paths(dataset_dir):
+        name = name_of(path)
         try:
-            runs.append(_parse(json.loads(path.read_text(encoding="utf-8")), path.stem))
+            runs.append(_parse(json.loads(read(path)), name.removesuffix(".json")))
         except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
-            breaches.append(f"runs/{path.name}: it can't be read: {type(error).__name__}: {error}")
+            breaches.append(f"runs/{name}: it can't be read: {type(error).__name__}: {error}")
     return runs, breaches
 
 
@@ -143,8 +145,7 @@ def check_takedowns(runs: list[RunRecord], snapshot: Snapshot, *, orderly: bool)
             yield f"{video_id}: it was taken down, yet {name} has {number} rows of it; {_again(snapshot, video_id)}"
     for folder, owners in files_of(snapshot.directory, gone).items():
         for path, video_id in owners.items():
-            name = os.path.basename(path)
-            yield f"{video_id}: it was taken down, yet {folder}/ has {name}; {_again(snapshot, video_id)}"
+            yield f"{video_id}: it was taken down, yet {folder}/ has {name_of(path)}; {_again(snapshot, video_id)}"
 
 
 def _again(snapshot: Snapshot, video_id: str) -> str:

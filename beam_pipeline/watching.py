@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from beam_pipeline.backlog import Backlog, WatchOptions
 from beam_pipeline.config import Config
-from beam_pipeline.curating import is_left, local_paths
+from beam_pipeline.curating import is_left
 from beam_pipeline.feeds import Arrival, Feed
 from beam_pipeline.job import Job, JobOptions, Summary, quiet_workers, running
 from beam_pipeline.runs import root_cause
@@ -213,7 +213,7 @@ class Rounds:
         job.take([one.source for one in allowed], plan, len(taken) - len(allowed))
         self._feed.done(one for one in taken if one not in left)
         if plan:
-            check_output(job.output, local_paths(plan))
+            check_output(job.output, [source.uri for source in plan])
         return left
 
     def _collect(self, wait_s: float) -> None:

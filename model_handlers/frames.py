@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from transforms.records import Clip
-from transforms.reel import Reel, ReelError
+from transforms.reel import Reel, ReelError, local_reel
 
 FrameT = TypeVar("FrameT")
 
@@ -96,8 +96,9 @@ def open_reel(path: str) -> OpenReel:
     Raises:
       ReelError: it is missing or unreadable.
     """
+    file, path = local_reel(path)
     try:
-        found = os.stat(path)
+        found = os.stat(file)
     except OSError as error:
         raise ReelError(f"no readable reel at {path}: {error}") from error
     identity = (found.st_ino, found.st_size, found.st_mtime_ns)

@@ -38,7 +38,7 @@ WATCH = ["watch", "--subscription", SUBSCRIPTION, "--output", "OUT"]
         (["curate", "--input", "x", "--output", "OUT", "--detector", "contnt"], "content"),
         (["curate", "--input", "x", "--output", "OUT", "--limit", "0"], "'0' is not a number from 1 up"),
         (["curate", "--input", "x", "--output", "OUT", "--max-failed-fraction", "2"], "not a number from 0 to 1"),
-        (["curate", "--input", "x", "--output", "gs://bucket/x"], "--output is a local directory"),
+        (["curate", "--input", "x", "--output", "s3://bucket/x"], "s3://bucket/x is neither a directory nor gs://"),
         ([*CURATE, "--lmit", "2"], "unknown argument '--lmit'; did you mean '--limit'?"),
         ([*CURATE, "--job_nam=x"], "unknown argument '--job_nam=x'; did you mean '--job_name'?"),
         ([*CURATE, "--frobnicate"], "unknown argument '--frobnicate'; see reelscribe curate --help"),
@@ -57,13 +57,13 @@ WATCH = ["watch", "--subscription", SUBSCRIPTION, "--output", "OUT"]
         ),
         (["redrive", "OUT", "--older-than", "99999999d"], "'99999999d' is longer than a hundred years"),
         (["redrive", "OUT", "--older-than", "36526d"], "'36526d' is longer than a hundred years"),
-        (["redrive", "gs://bucket/x"], "gs://bucket/x is not on this machine: DIR is a local directory"),
-        (["redrive", "gs://bucket/x", "--dry-run"], "gs://bucket/x is not on this machine: DIR is a local directory"),
-        (["verify", "gs://bucket/x"], "gs://bucket/x is not on this machine: DIR is a local directory"),
-        (["report", "gs://bucket/x"], "gs://bucket/x is not on this machine: DIR is a local directory"),
+        (["redrive", "gs://bucket/a b"], "can't stand in gs://bucket/a b; write gs://BUCKET/FOLDER in letters"),
+        (["redrive", "s3://bucket/x", "--dry-run"], "s3://bucket/x is neither a directory nor gs://BUCKET/FOLDER"),
+        (["verify", "gs://bucket/a b"], "can't stand in gs://bucket/a b; write gs://BUCKET/FOLDER in letters"),
+        (["report", "gs://bucket/a b"], "can't stand in gs://bucket/a b; write gs://BUCKET/FOLDER in letters"),
         (
             ["takedown", "s3://bucket/x", "--video", "a"],
-            "s3://bucket/x is not on this machine: DIR is a local directory",
+            "s3://bucket/x is neither a directory nor gs://BUCKET/FOLDER",
         ),
         (["verify", "OUT", "--htm", "x"], "unknown argument '--htm'; see reelscribe verify --help"),
         (["shots", "x.mp4", "--detector", "adaptiv"], "adaptive"),
@@ -179,7 +179,7 @@ def test_a_bucket_without_credentials_is_bad_usage(command, monkeypatch, tmp_pat
     flags = {"curate": ["--input", "gs://bucket/a.mp4", "--output"], "redrive": ["--dry-run", "--profile", "lite"]}
     assert main([command, *flags[command], str(folder)]) == 2
     assert re.fullmatch(
-        r"reelscribe: there are no credentials to read gs://bucket/\S* with; "
+        r"reelscribe: there are no credentials to reach gs://bucket/\S* with; "
         r"run: gcloud auth application-default login\n",
         capsys.readouterr().err,
     )

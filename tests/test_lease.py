@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import pathlib
@@ -157,6 +158,53 @@ def test_require_lease_wants_this_process_to_hold_it(tmp_path, other_holder):
         require_lease(tmp_path / "other")
 
 
-def test_object_stores_are_refused():
-    with pytest.raises(ValueError, match="needs a directory of the file system"):
-        WriterLease("gs://bucket/out", "mine")
+def test_in_cloud_storage_one_writer_holds_the_dataset_and_leaves_nothing_behind(gcs):
+    with WriterLease("gs://bucket/out", "mine") as lease:
+        held = read_lease("gs://bucket/out")
+        with pytest.raises(LeaseHeld, match="is being written by mine"), WriterLease("gs://bucket/out", "theirs"):
+            pass
+        lease.ensure_held()
+        require_lease("gs://bucket/out")
+    assert held is not None and held.owner == "mine"
+    assert read_lease("gs://bucket/out") is None
+    with pytest.raises(LeaseLost, match="nobody holds"):
+        require_lease("gs://bucket/out")
+
+
+def test_in_cloud_storage_of_two_who_take_an_expired_lease_one_is_refused(gcs):
+    with pytest.raises(ZeroDivisionError), WriterLease("gs://bucket/out", "died"):
+        raise ZeroDivisionError
+    gate, held, refused, done = threading.Barrier(2), [], [], threading.Event()
+
+    def take(owner):
+        lease = WriterLease("gs://bucket/out", owner)
+        gate.wait(30)
+        try:
+            with lease:
+                held.append(owner)
+                done.wait(60)
+        except LeaseHeld:
+            refused.append(owner)
+
+    contenders = [threading.Thread(target=take, args=(owner,)) for owner in ("a", "b")]
+    for one in contenders:
+        one.start()
+    while all(one.is_alive() for one in contenders):
+        time.sleep(0.01)
+    assert (len(held), len(refused)) == (1, 1)
+    assert read_lease("gs://bucket/out").owner == held[0]
+    done.set()
+    for one in contenders:
+        one.join()
+    assert read_lease("gs://bucket/out") is None
+
+
+def test_in_cloud_storage_a_lease_that_was_taken_over_is_lost_and_left_to_its_holder(gcs):
+    with WriterLease("gs://bucket/out", "mine") as lease:
+        taken = dataclasses.replace(read_lease("gs://bucket/out"), owner="theirs", token="t", pid=1)
+        gcs.put("out/.lease", json.dumps(dataclasses.asdict(taken)))
+        with pytest.raises(LeaseLost, match=r"mine lost its lease on gs://bucket/out"):
+            lease.ensure_held()
+        with pytest.raises(LeaseLost, match=r"theirs .* took"):
+            require_lease("gs://bucket/out")
+    assert read_lease("gs://bucket/out").owner == "theirs"

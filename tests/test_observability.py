@@ -255,7 +255,7 @@ def test_what_a_watch_has_before_it_is_told_while_its_run_goes_on_and_no_longer(
             "reelscribe_commit_lag_seconds": 8.0,
             "reelscribe_commit_lag_max_seconds": 9.5,
         }
-        noted = json.loads(job.record.path.read_text())
+        noted = json.loads(pathlib.Path(job.record.path).read_text())
         assert (noted["watch"]["backlog"], noted["stages"]["split"]["in"]) == (3, 0)
         assert "observer" not in noted["options"]
         job.finish("done")

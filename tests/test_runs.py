@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 
 import pytest
 
@@ -34,7 +35,7 @@ def test_what_stopped_a_job_is_told_in_a_line(error, expected):
 
 def test_a_record_says_how_the_run_began_and_how_it_ended(tmp_path):
     record = RunRecord.begin(str(tmp_path), "run-1", load_config(), ["in/", "gs://b/in/"], {"limit": None})
-    begun = json.loads(record.path.read_text())
+    begun = json.loads(pathlib.Path(record.path).read_text())
     assert (begun["status"], begun["finished_at"], begun["input"]) == (
         "running",
         None,
@@ -44,7 +45,7 @@ def test_a_record_says_how_the_run_began_and_how_it_ended(tmp_path):
     assert {model["name"] for model in begun["models"]} >= {"lite-frame", "conse", "efficientnet-lite0"}
     record.fail(RuntimeError(BEAMS))
     record.finish("failed", {"a": "committed"}, [Source("a", "/a.mp4"), Source("b", "/b.mp4")], counts={"clips": 2})
-    ended = json.loads(record.path.read_text())
+    ended = json.loads(pathlib.Path(record.path).read_text())
     assert [(one["video_id"], one["outcome"]) for one in ended["inputs"]] == [("a", "committed"), ("b", "pending")]
     assert (ended["status"], ended["counts"], ended["error"]["message"]) == (
         "failed", {"clips": 2}, "OSError: [Errno 28] No space left on device",

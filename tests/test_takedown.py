@@ -242,7 +242,7 @@ def test_nothing_is_told_to_be_removed_for_an_id_that_the_dataset_does_not_have(
 def test_bad_usage_is_told_in_a_line_and_changes_nothing(dataset, tmp_path, capsys):
     before = files(dataset)
     assert main(["takedown", str(dataset), "--video", "x' OR '1'='1"]) == 2
-    assert main(["takedown", "gs://bucket/set", "--video", "a"]) == 2
+    assert main(["takedown", "s3://bucket/set", "--video", "a"]) == 2
     assert main(["takedown", str(dataset)]) == 2
     assert main(["takedown", str(tmp_path / "nowhere"), "--video", "a"]) == 1
     with WriterLease(dataset, "running-job"):
@@ -250,7 +250,7 @@ def test_bad_usage_is_told_in_a_line_and_changes_nothing(dataset, tmp_path, caps
     told = capsys.readouterr().err.splitlines()
     assert told[:4] == [
         "reelscribe: \"x' OR '1'='1\" is no video_id: they have letters, digits, '_' and '-', at most 128 of them",
-        "reelscribe: gs://bucket/set is not on this machine: DIR is a local directory",
+        "reelscribe: s3://bucket/set is neither a directory nor gs://BUCKET/FOLDER",
         "reelscribe: the following arguments are required: --video",
         f"reelscribe: {tmp_path / 'nowhere'} is no dataset: it has no table clips; make one with `reelscribe curate`",
     ]

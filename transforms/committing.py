@@ -28,13 +28,13 @@ from deltalake import CommitProperties, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
 from transforms.counting import count
+from transforms.files import Directory
 from transforms.finalising import drop_rows, finalise
 from transforms.keeping import keep_standing
 from transforms.lease import LeaseLost, read_lease
 from transforms.schemas import TABLES, VIDEOS, RowError, VideoRows, require_safe, rows_to_table
 from transforms.standing import Standing, rows_by_video
 from transforms.tables import (
-    Directory,
     create_tables,
     pair_keys,
     table_uri,
@@ -175,7 +175,7 @@ class Committer:
             raise LeaseLost(f"{self._owner} lost its lease on {self._dir}; run the same command again")
 
     def _lease_owner(self) -> str | None:
-        held = read_lease(self._dir) if "://" not in str(self._dir) else None
+        held = read_lease(self._dir)
         return held.owner if held else None
 
     def _append(self, name: str, batch: Sequence[VideoRows]) -> None:

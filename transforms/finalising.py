@@ -29,13 +29,13 @@ import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable
 from deltalake.transaction import AddAction, RemoveAction
 
+from transforms.files import Directory, join, name_of, reading, remove, writing
 from transforms.lease import require_lease
+from transforms.objects import is_object
 from transforms.schemas import STATISTICS, TABLES
 from transforms.tables import (
-    Directory,
     Snapshot,
     create_tables,
-    file_system,
     pair_keys,
     scan_files,
     table_files,
@@ -148,7 +148,7 @@ def forget_history(dataset_dir: Directory) -> None:
         kept = {key: table.metadata().configuration.get(key) for key in _RETENTIONS}
         table.alter.set_table_properties(dict.fromkeys(_RETENTIONS, _AT_ONCE))
         table.create_checkpoint()
-        for entry in (pathlib.Path(uri) / "_delta_log").iterdir():
+        for entry in () if is_object(uri) else (pathlib.Path(uri) / "_delta_log").iterdir():
             version = entry.name.partition(".")[0]
             # Expiry goes by the file's time, which another machine's clock may have set in the future.
             if version.isdigit() and int(version) < table.version():
@@ -166,8 +166,10 @@ def _write_file(dataset_dir: Directory, name: str, batches: Iterable[pa.RecordBa
     rows = 0
     least: dict[str, Any] = {}
     greatest: dict[str, Any] = {}
-    filesystem, path = file_system(f"{table_uri(dataset_dir, name)}/{file_name}")
-    with pq.ParquetWriter(path, schema, compression="zstd", filesystem=filesystem) as writer:
+    with (
+        writing(join(table_uri(dataset_dir, name), file_name)) as file,
+        pq.ParquetWriter(file, schema, compression="zstd") as writer,
+    ):
         for group in _row_groups(batches, schema):
             writer.write_table(group)
             rows += group.num_rows
@@ -204,18 +206,19 @@ def _replace_files(
 ) -> None:
     """Commit a new file instead of others. Delta checks neither that it is there nor its columns: done here."""
     file_name, statistics = added
-    filesystem, path = file_system(f"{table_uri(dataset_dir, name)}/{file_name}")
-    written = pq.read_schema(path, filesystem=filesystem)
+    path = join(table_uri(dataset_dir, name), file_name)
+    with reading(path) as file:
+        written, size = pq.read_schema(file), file.seek(0, os.SEEK_END)
     if not written.equals(schema):
         raise RuntimeError(f"{path} was written with other columns than {name} has")
     now_ms = int(time.time() * 1000)
     actions: list[AddAction | RemoveAction] = [
-        RemoveAction(path=uri.rpartition("/")[2], data_change=True, deletion_timestamp=now_ms) for uri in removed
+        RemoveAction(path=name_of(uri), data_change=True, deletion_timestamp=now_ms) for uri in removed
     ]
     actions.append(
         AddAction(
             path=file_name,
-            size=filesystem.get_file_info(path).size,
+            size=size,
             partition_values={},
             modification_time=now_ms,
             data_change=True,
@@ -227,15 +230,14 @@ def _replace_files(
 
 
 def _delete_unused(table: DeltaTable, uri: str, retention_hours: int) -> None:
-    # `full`, or files that never got into a commit would stay for ever.
-    look = "://" not in uri
-    unused = table.vacuum(retention_hours=retention_hours, dry_run=look, enforce_retention_duration=False, full=True)
-    if not look:
-        return  # An object store shows no staged files.
+    # `full`, or files that never got into a commit would stay for ever; looked for, since it would delete any file.
+    unused = table.vacuum(retention_hours=retention_hours, dry_run=True, enforce_retention_duration=False, full=True)
     for file_name in map(urllib.parse.unquote, unused):
         # Only what a table's writer made: whatever else somebody put here is theirs, and verify speaks of it.
         if _OURS.fullmatch(file_name):
-            (pathlib.Path(uri) / file_name).unlink(missing_ok=True)
+            remove(join(uri, file_name))
+    if is_object(uri):
+        return  # An object store shows no staged files.
     for directory in (pathlib.Path(uri), pathlib.Path(uri) / "_delta_log"):
         for file_name in os.listdir(directory):
             if _LITTER.fullmatch(file_name):

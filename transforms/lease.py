@@ -4,10 +4,13 @@
         ...
         lease.ensure_held()
 
-The lease is the file `.lease` in the directory: who, where, since when and until when; a thread renews it. One that has
+The lease is the file `.lease` in the dataset: who, where, since when and until when; a thread renews it. One that has
 expired, or whose process is gone from this machine, is taken over at once, so that the same command starts right after
 `kill -9`. A writer that leaves in good order removes the file; one that dies, or leaves by an exception, leaves it
 behind, and that is how `verify` knows that there may be leftovers.
+
+Whoever changes the file says what it replaces, and is refused if that is not what stands there: in a directory under a
+lock, in Cloud Storage by the object's generation.
 """
 
 from __future__ import annotations
@@ -23,13 +26,16 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
-from typing import Self
+from typing import Protocol, Self
+
+from transforms import objects
+from transforms.files import Directory, join
 
 TTL_S = 60.0
 
 _LEASE = ".lease"
 _LOCK = ".lease.lock"
+_MOST_BYTES = 1 << 16
 
 
 class LeaseHeld(RuntimeError):
@@ -95,18 +101,86 @@ def is_alive(pid: int, started: str | None) -> bool:
     return started is None or pid_started(pid) in (None, started)
 
 
-def read_lease(dataset_dir: str | os.PathLike[str]) -> LeaseRecord | None:
+class _Place(Protocol):
+    """Where a lease stands. What `read` gives as its version, `swap` must be given to change it."""
+
+    def read(self) -> tuple[bytes | None, str]:
+        """What is written there, None for nothing, and its version."""
+
+    def swap(self, version: str, content: bytes | None) -> bool:
+        """Write it anew, or remove it, unless it is of another version by now; tell whether."""
+
+
+class _FilePlace:
+    def __init__(self, dataset_dir: Directory):
+        self._dir = pathlib.Path(dataset_dir)
+
+    def read(self) -> tuple[bytes | None, str]:
+        try:
+            content = (self._dir / _LEASE).read_bytes()
+        except FileNotFoundError:
+            return None, ""
+        return content, content.decode("utf-8", "replace")
+
+    def swap(self, version: str, content: bytes | None) -> bool:
+        self._dir.mkdir(parents=True, exist_ok=True)
+        # The kernel frees the lock of a dead process.
+        with open(self._dir / _LOCK, "a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if self.read()[1] != version:
+                return False
+            if content is None:
+                (self._dir / _LEASE).unlink()
+                return True
+            aside = self._dir / f"{_LEASE}.{uuid.uuid4().hex}.tmp"
+            aside.write_bytes(content)
+            os.replace(aside, self._dir / _LEASE)
+            return True
+
+
+class _ObjectPlace:
+    def __init__(self, folder: str):
+        self._uri = join(folder, _LEASE)
+
+    def read(self) -> tuple[bytes | None, str]:
+        while (version := objects.stat(self._uri)) is not None:
+            with contextlib.suppress(FileNotFoundError, objects.ObjectChanged):
+                return objects.read_bytes(self._uri, version.generation, _MOST_BYTES), version.generation
+        return None, objects.ABSENT
+
+    def swap(self, version: str, content: bytes | None) -> bool:
+        try:
+            if content is None:
+                objects.delete(self._uri, version)
+            else:
+                objects.write(self._uri, content, replacing=version)
+        except objects.ObjectChanged:
+            # Or it was us, and a request was repeated of which only the answer was lost.
+            return self.read()[0] == content
+        return True
+
+
+def _place_of(dataset_dir: Directory) -> _Place:
+    where = os.fspath(dataset_dir)
+    return _ObjectPlace(where) if objects.is_object(where) else _FilePlace(where)
+
+
+def read_lease(dataset_dir: Directory) -> LeaseRecord | None:
     """The lease that lies there, live or dead; None when the last writer left in good order."""
-    try:
-        return LeaseRecord(**json.loads((pathlib.Path(dataset_dir) / _LEASE).read_text()))
-    except FileNotFoundError:
+    return _parse(_place_of(dataset_dir).read()[0])
+
+
+def _parse(content: bytes | None) -> LeaseRecord | None:
+    if content is None:
         return None
+    try:
+        return LeaseRecord(**json.loads(content))
     except (ValueError, TypeError):
         # Whole records are renamed into place: this is no writer's, and it stops nobody.
         return LeaseRecord("unknown", "unknown", "", 0, None, 0.0, 0.0, "")
 
 
-def require_lease(dataset_dir: str | os.PathLike[str]) -> None:
+def require_lease(dataset_dir: Directory) -> None:
     """Raise `LeaseLost` unless this process holds the lease."""
     held = read_lease(dataset_dir)
     if held is None or (held.machine, held.pid) != (machine(), os.getpid()) or time.time() >= held.expires_at:
@@ -121,7 +195,7 @@ class WriterLease:
     """Holds the dataset for one writer while its `with` block runs.
 
     Args:
-      dataset_dir: the dataset's directory; made if absent. A path of the file system, no object store.
+      dataset_dir: the dataset's directory, made if absent, or its folder in Cloud Storage.
       owner: who writes: the run's id.
       ttl_s: after how long without renewal others may take a writer for dead; it renews three times as often.
 
@@ -129,10 +203,9 @@ class WriterLease:
       LeaseHeld: on entry, with a sentence for the user.
     """
 
-    def __init__(self, dataset_dir: str | os.PathLike[str], owner: str, ttl_s: float = TTL_S):
-        if "://" in os.fspath(dataset_dir):
-            raise ValueError(f"the writer's lease needs a directory of the file system, not {dataset_dir}")
-        self._dir = pathlib.Path(dataset_dir)
+    def __init__(self, dataset_dir: Directory, owner: str, ttl_s: float = TTL_S):
+        self._dir = dataset_dir
+        self._place = _place_of(dataset_dir)
         self._owner = owner
         self._ttl_s = ttl_s
         self._token = uuid.uuid4().hex
@@ -142,13 +215,14 @@ class WriterLease:
         self._renewer: threading.Thread | None = None
 
     def __enter__(self) -> Self:
-        self._dir.mkdir(parents=True, exist_ok=True)
         self._since = time.time()
-        with self._alone():
-            held = read_lease(self._dir)
+        while True:
+            content, version = self._place.read()
+            held = _parse(content)
             if held is not None and held.is_live(time.time()):
                 raise LeaseHeld(self._sentence(held))
-            self._write(time.time() + self._ttl_s)
+            if self._place.swap(version, self._content(time.time() + self._ttl_s)):
+                break
         self._renewer = threading.Thread(target=self._renew, name="lease", daemon=True)
         self._renewer.start()
         return self
@@ -157,36 +231,33 @@ class WriterLease:
         self._stop.set()
         if self._renewer is not None:
             self._renewer.join()
-        with self._alone():
-            if self._is_ours():
-                if kind is None:
-                    (self._dir / _LEASE).unlink()
-                else:
-                    # Left to say that work was abandoned; expired, so that the next writer need not wait.
-                    self._write(0.0)
+        content, version = self._place.read()
+        if self._is_ours(content):
+            # Work that was abandoned leaves its lease to say so; expired, so that the next writer need not wait.
+            self._place.swap(version, None if kind is None else self._content(0.0))
 
     def ensure_held(self) -> None:
         """Raise `LeaseLost` if another writer took over, as it may after this one was suspended for long."""
-        if self._lost.is_set() or not self._is_ours():
+        if self._lost.is_set() or not self._is_ours(self._place.read()[0]):
             raise LeaseLost(f"{self._owner} lost its lease on {self._dir}; run the same command again")
 
     def _renew(self) -> None:
         while not self._stop.wait(self._ttl_s / 3):
             try:
-                with self._alone():
-                    if not self._is_ours():
-                        self._lost.set()
-                        return
-                    self._write(time.time() + self._ttl_s)
-            except OSError:
-                # A full disk or a stale mount for a moment; should it last, the lease expires by itself.
+                content, version = self._place.read()
+                renewed = self._content(time.time() + self._ttl_s)
+                if not self._is_ours(content) or not self._place.swap(version, renewed):
+                    self._lost.set()
+                    return
+            except (OSError, objects.StorageError):
+                # A full disk, a stale mount or no network for a moment; should it last, the lease expires by itself.
                 continue
 
-    def _is_ours(self) -> bool:
-        held = read_lease(self._dir)
+    def _is_ours(self, content: bytes | None) -> bool:
+        held = _parse(content)
         return held is not None and held.token == self._token
 
-    def _write(self, expires_at: float) -> None:
+    def _content(self, expires_at: float) -> bytes:
         pid = os.getpid()
         record = LeaseRecord(
             owner=self._owner,
@@ -198,16 +269,7 @@ class WriterLease:
             expires_at=expires_at,
             token=self._token,
         )
-        aside = self._dir / f"{_LEASE}.{self._token}.tmp"
-        aside.write_text(json.dumps(dataclasses.asdict(record)))
-        os.replace(aside, self._dir / _LEASE)
-
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Look and write without another contender in between; the kernel frees the lock of a dead process."""
-        with open(self._dir / _LOCK, "a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+        return json.dumps(dataclasses.asdict(record)).encode()
 
     def _sentence(self, held: LeaseRecord) -> str:
         since = datetime.datetime.fromtimestamp(held.since).astimezone().isoformat(" ", "seconds")

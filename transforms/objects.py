@@ -1,4 +1,4 @@
-"""Objects in Google Cloud Storage, by gs://BUCKET/NAME: looked at, listed, read, and copied here one version at a time.
+"""Objects in Google Cloud Storage, by gs://BUCKET/NAME: looked at, listed, read and written, one version at a time.
 
     listed = list_objects("gs://uploads/talks/")          # {"gs://uploads/talks/a.mp4": Version("1712", 1024), ...}
     download("gs://uploads/talks/a.mp4", listed["gs://uploads/talks/a.mp4"], "/tmp/a.mp4")
@@ -18,6 +18,7 @@ import io
 import os
 import re
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -27,8 +28,13 @@ SCHEME = "gs://"
 #: For one request, to connect and between two bytes; and for a request with its repetitions.
 _TIMEOUT_S = (10.0, 60.0)
 _RETRY_S = 90.0
+#: What is fetched at least of an object that is read here and there.
+_READ_BYTES = 4 << 20
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 _LISTED = "items(name,generation,size),nextPageToken"
+
+#: The generation of an object that is not there.
+ABSENT = "0"
 _TOKEN = re.compile(r"\*\*/|\*\*|\*|\?|\[!?\]?[^\]/]*\]|.", re.DOTALL)
 _GLOB = {"**/": "(?:[^/]*/)*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
 
@@ -159,6 +165,69 @@ def download(uri: str, version: Version, path: str, deadline_s: float = 3600.0) 
         raise
 
 
+def write(uri: str, content: bytes, replacing: str | None = None) -> str:
+    """Write a small object, whole or not at all; return its generation.
+
+    Args:
+      replacing: the generation that it may take the place of, `ABSENT` for none; by default whatever is there.
+
+    Raises:
+      ObjectChanged: another one is there. Refused, StorageError: see `stat`.
+    """
+    with _asking(uri, "written") as (client, limits):
+        blob = _blob(client, uri)
+        blob.upload_from_string(content, if_generation_match=_condition(replacing), **limits)
+    return str(blob.generation)
+
+
+def upload(path: str, uri: str, replacing: str | None = None) -> str:
+    """Copy a file to an object, whole or not at all; see `write`."""
+    with _asking(uri, "written") as (client, limits):
+        blob = _blob(client, uri)
+        blob.upload_from_filename(path, if_generation_match=_condition(replacing), **limits)
+    return str(blob.generation)
+
+
+def delete(uri: str, generation: str | None = None) -> None:
+    """Delete an object; all is well if it is gone.
+
+    Raises:
+      ObjectChanged: it is of another generation than this one. Refused, StorageError: see `stat`.
+    """
+    with contextlib.suppress(FileNotFoundError), _asking(uri, "deleted") as (client, limits):
+        _blob(client, uri).delete(if_generation_match=_condition(generation), **limits)
+
+
+@contextlib.contextmanager
+def reading(uri: str) -> Iterator[BinaryIO]:
+    """An object as a file to seek in, of which only what is asked for is fetched.
+
+    Raises:
+      FileNotFoundError, Refused, StorageError: see `stat`; from within the block, too.
+    """
+    with _asking(uri) as (client, limits), _blob(client, uri).open("rb", chunk_size=_READ_BYTES, **limits) as file:
+        yield file
+
+
+@contextlib.contextmanager
+def writing(uri: str) -> Iterator[BinaryIO]:
+    """A file that becomes an object when the block ends well, and never otherwise. Raises as `write` does."""
+    with tempfile.TemporaryFile() as aside:
+        yield aside
+        aside.seek(0)
+        with _asking(uri, "written") as (client, limits):
+            _blob(client, uri).upload_from_file(aside, **limits)
+
+
+def _blob(client: Any, uri: str) -> Any:
+    bucket, name = parts_of(uri)
+    return client.bucket(bucket).blob(name)
+
+
+def _condition(generation: str | None) -> int | None:
+    return None if generation is None else int(generation)
+
+
 class _Bounded(io.BytesIO):
     """Memory that takes so many bytes and no more."""
 
@@ -188,8 +257,7 @@ class _Timely(io.FileIO):
 def _fetch(uri: str, generation: str, sink: BinaryIO) -> None:
     bucket, name = parts_of(uri)
     with _asking(uri) as (client, limits):
-        blob = client.bucket(bucket).blob(name)
-        blob.download_to_file(sink, if_generation_match=int(generation), **limits)
+        _blob(client, uri).download_to_file(sink, if_generation_match=int(generation), **limits)
         # Emulators ignore the condition. Generations never return: if it is the same now, it was all the time.
         seen = client.bucket(bucket).get_blob(name, **limits)
         if seen is None or str(seen.generation) != generation:
@@ -201,8 +269,8 @@ def _version(blob: Any) -> Version:
 
 
 @contextlib.contextmanager
-def _asking(uri: str) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """A client and the limits of its requests; its errors become ours."""
+def _asking(uri: str, what: str = "read") -> Iterator[tuple[Any, dict[str, Any]]]:
+    """A client and the limits of its requests; its errors become ours. `what`: read, written or deleted."""
     # Not `from google.cloud import storage`: what is missing should be a ModuleNotFoundError with its name.
     importlib.import_module("google.cloud.storage")
     from google.api_core import exceptions as api
@@ -218,13 +286,13 @@ def _asking(uri: str) -> Iterator[tuple[Any, dict[str, Any]]]:
     except api.PreconditionFailed as error:
         raise ObjectChanged(f"{uri} changed since it was listed") from error
     except (api.Unauthorized, api.Forbidden, api.BadRequest) as error:
-        told = "it takes the role roles/storage.objectViewer on the bucket"
-        raise Refused(f"{uri} may not be read ({_line(error)}); {told}") from error
+        told = f"it takes the role roles/storage.{'objectViewer' if what == 'read' else 'objectUser'} on the bucket"
+        raise Refused(f"{uri} may not be {what} ({_line(error)}); {told}") from error
     except DefaultCredentialsError as error:
         told = "gcloud auth application-default login"
-        raise NoCredentials(f"there are no credentials to read {uri} with; run: {told}") from error
+        raise NoCredentials(f"there are no credentials to reach {uri} with; run: {told}") from error
     except (api.GoogleAPIError, GoogleAuthError, DataCorruption, InvalidResponse) as error:
-        raise StorageError(f"{uri} cannot be read now: {_line(error)}") from error
+        raise StorageError(f"{uri} cannot be {what} now: {_line(error)}") from error
 
 
 @functools.cache

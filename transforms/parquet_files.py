@@ -12,21 +12,21 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pa_dataset
-import pyarrow.fs as pa_fs
 from deltalake import DeltaTable, WriterProperties
 
-_BAD_IN_PATHS = re.compile(r"[%\[\]^|\\\x00-\x1f\x7f]")
+from transforms.files import Directory, check_folder, name_of, reading
 
-Directory = str | os.PathLike[str]
+_BAD_IN_PATHS = re.compile(r"[%\[\]^|\\\x00-\x1f\x7f]")
 
 
 def table_uri(dataset_dir: Directory, name: str) -> str:
     """Where the table stands.
 
     Raises:
-      ValueError: the directory's path holds a character that deltalake panics at, or takes for another one.
+      ValueError: the directory's path holds a character that deltalake panics at, or takes for another one, or it is
+        an address, but not gs://BUCKET/FOLDER.
     """
-    directory = os.fspath(dataset_dir)
+    directory = check_folder(dataset_dir)
     if "://" not in directory:
         directory = os.path.abspath(directory)
         bad = _BAD_IN_PATHS.search(directory)
@@ -38,19 +38,12 @@ def table_uri(dataset_dir: Directory, name: str) -> str:
 def table_files(table: DeltaTable, dataset_dir: Directory, name: str) -> list[str]:
     """The URIs of a table's files (`file_uris` gives them percent-encoded, even local ones)."""
     folder = table_uri(dataset_dir, name)
-    return [f"{folder}/{uri.rpartition('/')[2]}" for uri in table.file_uris()]
+    return [f"{folder}/{name_of(uri)}" for uri in table.file_uris()]
 
 
 def writer_properties() -> WriterProperties:
     """zstd everywhere: about half of snappy's bytes for text and embeddings."""
     return WriterProperties(compression="ZSTD")
-
-
-def file_system(uri: str) -> tuple[pa_fs.FileSystem, str]:
-    """The file system that a file's URI belongs to, and its path there; plain paths are local ones."""
-    if "://" in uri:
-        return pa_fs.FileSystem.from_uri(uri)
-    return pa_fs.LocalFileSystem(), uri
 
 
 def scan_files(files: Sequence[str], schema: pa.Schema, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
@@ -61,14 +54,18 @@ def scan_files(files: Sequence[str], schema: pa.Schema, columns: Sequence[str] |
     # Embeddings and captions take kilobytes a row, the other columns next to nothing.
     heavy = not columns or {"embedding", "captions", "detail"} & set(columns)
     for uri in files:
-        filesystem, path = file_system(uri)
-        found = pa_dataset.dataset(path, schema=schema, format="parquet", filesystem=filesystem)
-        yield from found.to_batches(
-            columns=list(columns) if columns else None,
-            batch_size=4096 if heavy else 65536,
-            batch_readahead=1,
-            fragment_readahead=1,
-        )
+        with reading(uri) as file:
+            yield from (
+                pa_dataset.ParquetFileFormat()
+                .make_fragment(file)
+                .to_batches(
+                    schema=schema,
+                    columns=list(columns) if columns else None,
+                    batch_size=4096 if heavy else 65536,
+                    batch_readahead=1,
+                    fragment_readahead=1,
+                )
+            )
 
 
 def pair_keys(rows: pa.Table | pa.RecordBatch) -> pa.Array:

@@ -9,6 +9,9 @@ An Arrow IPC file with at most 16 frames a record batch, written aside and renam
 whole. Each row is a JPEG frame with its presentation time, its decode index and its shot; `stat_times` and
 `stat_scores` carry the detector's value of every source frame from this one up to the next. The last batch has no rows:
 its metadata holds the splitter's summary as JSON.
+
+A reel in Cloud Storage is read from a copy on this machine. Its path is gs://BUCKET/NAME.arrow, or that with a "#" and
+its generation, by which it is found without asking.
 """
 
 from __future__ import annotations
@@ -25,6 +28,9 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 from PIL import Image
+
+from transforms.kept_copies import kept_copy
+from transforms.objects import ObjectChanged, Refused, Version, is_object, stat
 
 FRAMES_PER_BATCH = 16
 
@@ -106,18 +112,43 @@ class ReelWriter:
         self._aside.unlink(missing_ok=True)
 
 
+def pinned(uri: str, generation: str) -> str:
+    """The path of a reel in Cloud Storage in one version."""
+    return f"{uri}#{generation}"
+
+
+def local_reel(path: str) -> tuple[str, str]:
+    """Where a reel can be read on this machine, and its path, of an object with its generation.
+
+    Raises:
+      ReelError: there is no such object, or none of this generation. StorageError: Cloud Storage cannot be asked.
+    """
+    if not is_object(path):
+        return path, path
+    uri, _, generation = path.partition("#")
+    try:
+        version = Version(generation, 0) if generation else stat(uri)
+        if version is None:
+            raise FileNotFoundError(f"there is no {uri}")
+        return kept_copy(uri, version), pinned(uri, version.generation)
+    except (FileNotFoundError, ObjectChanged, Refused) as error:
+        raise ReelError(f"no readable reel at {path}: {error}; run curate again to split the video anew") from error
+
+
 class Reel:
     """A finished reel, read through a memory map: only the frames asked for are decoded.
 
     Attributes:
+      path: where it stands; in Cloud Storage with its generation.
       times: presentation times of its frames, ascending, in seconds.
       summary: what the splitter found (see `transforms.detection`).
       etag, settings: what it was made from and how.
     """
 
     def __init__(self, path: str):
+        file, self.path = local_reel(path)
         try:
-            self._reader = pa.ipc.open_file(pa.memory_map(path))
+            self._reader = pa.ipc.open_file(pa.memory_map(file))
             metadata = self._reader.schema.metadata or {}
             self.etag = metadata[b"etag"].decode()
             self.settings = metadata[b"settings"].decode()
@@ -125,7 +156,6 @@ class Reel:
             self.summary: dict[str, Any] = json.loads(last.custom_metadata[b"summary"])
         except (OSError, pa.ArrowInvalid, KeyError, ValueError, TypeError, AttributeError) as error:
             raise ReelError(f"no readable reel at {path}: {error}; run curate again to split the video anew") from error
-        self._path = path
         self._starts: list[int] = []
         self.times: list[float] = []
         self.shots: list[int] = []
@@ -142,7 +172,7 @@ class Reel:
     def nearest(self, time_s: float) -> int:
         """The row whose time is nearest to `time_s` (the earlier of two equally near)."""
         if not self.times:
-            raise ReelError(f"the reel {self._path} holds no frames")
+            raise ReelError(f"the reel {self.path} holds no frames")
         at = bisect.bisect_left(self.times, time_s)
         around = [row for row in (at - 1, at) if 0 <= row < len(self.times)]
         return min(around, key=lambda row: abs(self.times[row] - time_s))

@@ -21,7 +21,9 @@ from transforms.copies import local_copy
 from transforms.counting import count
 from transforms.detection import SplittingConfig
 from transforms.media_errors import MediaError, NotAFile, SourceChanged, check_file, source_version
+from transforms.objects import ObjectChanged, StorageError
 from transforms.records import DeadLetter, FailedVideo, SplitVideo, Video
+from transforms.reels import publish_reel, reel_aside, reel_of, standing_reel
 from transforms.splitting import reusable_split, split_of
 
 STAGE = "split"
@@ -47,26 +49,33 @@ def split_local(video: Video, reels_dir: str, config: SplittingConfig, limits: L
       MediaError: nothing of the video could be used, or it changed meanwhile.
       OSError, StorageError: the environment's fault: see `transforms.copies.local_copy`.
     """
-    reel = os.path.join(reels_dir, f"{video.video_id}.arrow")
+    reel = reel_of(reels_dir, video.video_id)
+    before = standing_reel(reel)
     if video.earlier is None or not video.earlier.split_again:
         known = reusable_split(video, reel, config)
         if known is not None:
             return known, True
-    with local_copy(video, limits.deadline_s) as path:
+    with local_copy(video, limits.deadline_s) as path, reel_aside(reel) as aside:
         check_file(path)
         _check_version(video, path)
-        os.makedirs(reels_dir, exist_ok=True)
-        request = {"path": path, "reel": reel, "etag": video.etag, "config": dataclasses.asdict(config)}
-        before = source_version(path)
+        request = {"path": path, "reel": aside, "etag": video.etag, "config": dataclasses.asdict(config)}
+        version = source_version(path)
         summary = decode("split", request, limits)
         try:
-            changed = source_version(path) != before
+            changed = source_version(path) != version
         except OSError as error:
             raise NotAFile(f"{path} went away while it was read: {error.strerror}") from error
         if changed:
-            os.unlink(reel)
+            os.unlink(aside)
             raise SourceChanged(f"{path} changed while it was read; run the command again")
-    return split_of(video, reel, summary), False
+        try:
+            return split_of(video, publish_reel(aside, reel, replacing=before), summary), False
+        except ObjectChanged as error:
+            # Another attempt at this video was faster.
+            theirs = reusable_split(video, reel, config)
+            if theirs is None:
+                raise StorageError(f"{reel} is being replaced by another writer; try again") from error
+            return theirs, True
 
 
 def _check_version(video: Video, path: str) -> None:
@@ -83,7 +92,7 @@ class DetectShots(beam.PTransform):
     costs that video only. A video that decodes in part is split as far as it goes and says so in `damage`.
 
     Attributes:
-      reels_dir: reels are written to `reels_dir/<video_id>.arrow`.
+      reels_dir: reels are written to `reels_dir/<video_id>.arrow`; a directory, or a folder in Cloud Storage.
       deadline_s, stall_s, memory_limit_bytes: see `transforms.child.Limits`.
     """
 

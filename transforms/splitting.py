@@ -121,7 +121,7 @@ def reusable_split(video: Video, reel_path: str, config: SplittingConfig) -> Spl
     try:
         reel = Reel.open(reel_path)
         if reel.etag == video.etag and reel.settings == config.fingerprint():
-            return split_of(video, reel_path, reel.summary)
+            return split_of(video, reel.path, reel.summary)
     except (ReelError, KeyError, TypeError):
         pass  # missing, or not one of ours: it will be written anew
     return None

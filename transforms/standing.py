@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 
+from transforms.files import Directory
 from transforms.schemas import TABLES
-from transforms.tables import CurrentVideo, Directory, pair_keys, scan_files, table_files, table_uri
+from transforms.tables import CurrentVideo, pair_keys, scan_files, table_files, table_uri
 
 Pair = tuple[str, str]
 

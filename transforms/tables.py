@@ -22,9 +22,9 @@ from deltalake import DeltaTable, write_deltalake
 from deltalake import Schema as DeltaSchema
 from deltalake.exceptions import DeltaError
 
+from transforms.files import Directory, join, list_files
+from transforms.objects import is_object
 from transforms.parquet_files import (
-    Directory,
-    file_system,
     pair_keys,
     scan_files,
     table_files,
@@ -57,7 +57,6 @@ __all__ = [
     "VideoRows",
     "create_tables",
     "current_videos",
-    "file_system",
     "pair_keys",
     "read_table",
     "rows_to_table",
@@ -85,10 +84,10 @@ class OutputError(ValueError):
 
 
 def check_output(dataset_dir: str, sources: Iterable[str]) -> None:
-    """Refuse a directory whose contents a dataset would overwrite or sweep away.
+    """Refuse a directory, or a folder in Cloud Storage, whose contents a dataset would overwrite or sweep away.
 
     Args:
-      sources: local paths of the run's inputs; none may stand in a folder that is the dataset's own.
+      sources: paths and URIs of the run's inputs; none may stand in a folder that is the dataset's own.
 
     Raises:
       OutputError: it is a file, it holds others' files under a dataset's names, inputs stand among its own, or Delta
@@ -98,11 +97,13 @@ def check_output(dataset_dir: str, sources: Iterable[str]) -> None:
         videos = table_uri(dataset_dir, "videos")
     except ValueError as error:
         raise OutputError(str(error)) from error
-    if os.path.exists(dataset_dir) and not os.path.isdir(dataset_dir):
+    in_bucket = is_object(dataset_dir)
+    if not in_bucket and os.path.exists(dataset_dir) and not os.path.isdir(dataset_dir):
         raise OutputError(f"{dataset_dir} is a file; --output is a directory")
-    folders = [os.path.join(os.path.realpath(dataset_dir), name) for name in FOLDERS]
+    root = dataset_dir if in_bucket else os.path.realpath(dataset_dir)
+    folders = [join(root, name) for name in FOLDERS]
     for source in sources:
-        inside = next((folder for folder in folders if source.startswith(folder + os.sep)), None)
+        inside = next((folder for folder in folders if source.startswith(folder + "/")), None)
         if inside:
             raise OutputError(
                 f"the input {source} stands in {inside}, which is the dataset's own; take another --output"
@@ -110,9 +111,15 @@ def check_output(dataset_dir: str, sources: Iterable[str]) -> None:
     if DeltaTable.is_deltatable(videos):
         return
     for folder in folders:
-        is_table = os.path.isdir(os.path.join(folder, "_delta_log"))
-        if os.path.lexists(folder) and not is_table and (not os.path.isdir(folder) or os.listdir(folder)):
+        if _is_strangers(folder):
             raise OutputError(f"{folder} holds something that is no dataset's; take another --output")
+
+
+def _is_strangers(folder: str) -> bool:
+    if is_object(folder):
+        return bool(list_files(folder, below=True)) and not list_files(join(folder, "_delta_log"))
+    is_table = os.path.isdir(os.path.join(folder, "_delta_log"))
+    return os.path.lexists(folder) and not is_table and (not os.path.isdir(folder) or bool(os.listdir(folder)))
 
 
 def create_tables(dataset_dir: Directory) -> None:

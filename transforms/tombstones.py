@@ -11,13 +11,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
-import pathlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from transforms.parquet_files import Directory
+from transforms.files import Directory, join, list_files, name_of, read
 from transforms.sources import Source, video_id_of
 
 if TYPE_CHECKING:
@@ -71,9 +69,11 @@ def read_tombstones(dataset_dir: Directory) -> list[Tombstone]:
 
 
 def _records(dataset_dir: Directory) -> Iterator[Mapping[str, Any]]:
-    for path in sorted(pathlib.Path(os.fspath(dataset_dir)).glob(f"runs/{PREFIX}*.json")):
+    for path in list_files(join(dataset_dir, "runs")):
+        if not re.fullmatch(rf"{PREFIX}.*\.json", name_of(path)):
+            continue
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
+            record = json.loads(read(path))
             Tombstone.parse(record)
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise TombstoneError(
@@ -135,12 +135,12 @@ def files_of(
     beginnings = {one: video_id for video_id in reels for one in _clip_beginnings(video_id)}
     found: dict[str, dict[str, str]] = {"reels": {}, "media": {}}
     for folder, owners in (("reels", reels), ("media", clips or {})):
-        for path in sorted(pathlib.Path(os.fspath(dataset_dir), folder).rglob("*")):
-            name = path.name.lstrip(".").partition(".")[0]
+        for path in list_files(join(dataset_dir, folder), below=True):
+            name = name_of(path).lstrip(".").partition(".")[0]
             span = _SPAN.fullmatch(name) if folder == "media" else None
             owner = owners.get(name) or (beginnings.get(span[1]) if span else None)
-            if owner is not None and path.is_file():
-                found[folder][str(path)] = owner
+            if owner is not None:
+                found[folder][path] = owner
     return found
 
 
