@@ -25,12 +25,13 @@ from beam_pipeline.datasetcard import write_card
 from beam_pipeline.pipeline import CurateVideos
 from beam_pipeline.runs import RunRecord, new_run_id
 from beam_pipeline.tally import Tally
-from transforms.committing import finalise, is_overtaken
+from transforms.committing import finalise
 from transforms.files import join, list_files, remove
 from transforms.lease import WriterLease
 from transforms.reading import Source
 from transforms.recalling import Retry
 from transforms.reels import reels_of
+from transforms.sources import is_overtaken
 from transforms.tables import create_tables, current_videos
 
 _log = logging.getLogger(__name__)

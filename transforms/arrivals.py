@@ -30,7 +30,7 @@ from apache_beam.utils.timestamp import Duration, Timestamp
 from transforms.notifications import Notification, parse_notification, sources_of
 from transforms.objects import is_object
 from transforms.reading import find_sources
-from transforms.sources import NothingFound, Source
+from transforms.sources import NothingFound, Source, is_overtaken
 from transforms.subscriptions import check_subscription
 from transforms.tombstones import barred
 
@@ -121,14 +121,12 @@ def stamped(source: Source, clock: Callable[[], float] = time.time) -> Timestamp
 def supersedes(source: Source, etag: str, text_version: str) -> bool:
     """Whether a source is news to who has seen this version of its object and text.
 
-    Generations grow: a lower one was overwritten meanwhile. One that has gone (etag "") is no news where there was one:
-    what became of that is told when it is read.
+    A lower generation was overwritten meanwhile. One that has gone (etag "") is no news where there was one: what
+    became of that is told when it is read.
     """
-    if not source.etag or not etag:
-        return bool(source.etag)
-    if source.etag != etag:
-        return int(source.etag) > int(etag)
-    return source.text_version != text_version
+    if source.etag == etag:
+        return bool(etag) and source.text_version != text_version
+    return not is_overtaken(source.etag, etag)
 
 
 @dataclasses.dataclass

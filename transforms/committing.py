@@ -33,6 +33,7 @@ from transforms.finalising import drop_rows, finalise
 from transforms.keeping import keep_standing
 from transforms.lease import LeaseLost, read_lease
 from transforms.schemas import TABLES, VIDEOS, RowError, VideoRows, require_safe, rows_to_table
+from transforms.sources import is_overtaken
 from transforms.standing import Standing, rows_by_video
 from transforms.tables import (
     create_tables,
@@ -223,16 +224,6 @@ class Committer:
             writer_properties=writer_properties(),
             commit_properties=properties,
         )
-
-
-def is_overtaken(etag: str, by: str) -> bool:
-    """Whether a version of a source has no say beside another one: it is gone, or an older generation of an object.
-
-    Generations grow; other versions have no order.
-    """
-    if not etag or not by:
-        return bool(by)
-    return etag.isdecimal() and by.isdecimal() and int(etag) < int(by)
 
 
 def among_ids(column: str, ids: Sequence[str]) -> str:

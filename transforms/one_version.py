@@ -23,9 +23,8 @@ from apache_beam.transforms.userstate import ReadModifyWriteStateSpec, TimerSpec
 from apache_beam.transforms.window import TimestampedValue
 
 from transforms.arrivals import FORGET_AFTER_S, stamped, supersedes
-from transforms.committing import is_overtaken
 from transforms.finding import beside
-from transforms.sources import Source, object_source
+from transforms.sources import Source, is_overtaken, object_source
 from transforms.standing import Standing
 from transforms.tables import create_tables
 

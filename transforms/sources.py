@@ -107,6 +107,16 @@ def version_of(path: str) -> tuple[str, int]:
     return f"{status.st_size}-{status.st_mtime_ns}", status.st_size
 
 
+def is_overtaken(etag: str, by: str) -> bool:
+    """Whether a version of a source has no say beside another one: it is gone, or an older generation of an object.
+
+    Generations grow; other versions have no order.
+    """
+    if not etag or not by:
+        return bool(by)
+    return etag.isdecimal() and by.isdecimal() and int(etag) < int(by)
+
+
 def local_source(
     path: str, row: Mapping[str, Any] | None = None, listed: Mapping[str, Version] | None = None
 ) -> Source:
