@@ -31,6 +31,7 @@ from transforms.lease import WriterLease
 from transforms.reading import Source
 from transforms.recalling import Retry
 from transforms.reels import reels_of
+from transforms.schemas import base_run
 from transforms.sources import is_overtaken
 from transforms.tables import create_tables, current_videos
 
@@ -242,7 +243,7 @@ class Job:
             video = standing.get(video_id)
             if video_id not in self.planned:
                 outcomes[video_id] = "unchanged"
-            elif video is not None and video.run_id.partition("--")[0] == self.run_id:
+            elif video is not None and base_run(video.run_id) == self.run_id:
                 outcomes[video_id] = "failed" if video.status == "failed" else "committed"
             elif video is not None and is_overtaken(source.etag, video.etag):
                 outcomes[video_id] = "unchanged"

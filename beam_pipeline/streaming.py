@@ -45,6 +45,7 @@ from transforms.notifications import Notification
 from transforms.objects import is_object
 from transforms.one_version import OneVersionAtATime, UnderWay, as_it_is_now
 from transforms.reading import Source
+from transforms.schemas import base_run
 from transforms.tables import TABLES, check_output, current_videos, read_table
 
 _log = logging.getLogger(__name__)
@@ -194,7 +195,7 @@ def _committed_by(job: Job) -> list[Source]:
     return [
         Source(video.video_id, video.uri, etag=video.etag)
         for video in current_videos(job.output).values()
-        if video.run_id.partition("--")[0] == job.run_id
+        if base_run(video.run_id) == job.run_id
     ]
 
 
@@ -205,7 +206,7 @@ def _rows_of(job: Job) -> dict[str, int]:
     for table in TABLES:
         columns = ["run_id", *([kinds[table]] if table in kinds else []), *(["duration_s"] if table in _TIMED else [])]
         for row in read_table(job.output, table, columns).to_pylist():
-            if row["run_id"].partition("--")[0] == job.run_id:
+            if base_run(row["run_id"]) == job.run_id:
                 found[f"{table} {row[kinds[table]]}" if table in kinds else table] += 1
                 if table in _TIMED:
                     found[_TIMED[table]] += round(1000 * (row["duration_s"] or 0))

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from beam_pipeline.runs import record_paths
 from transforms.files import Directory, name_of, read
-from transforms.schemas import TABLES
+from transforms.schemas import TABLES, base_run
 from transforms.tables import Snapshot, scan_files
 from transforms.tombstones import PREFIX, Tombstone, files_of
 
@@ -66,8 +66,8 @@ def _parse(record: Mapping[str, Any], stem: str) -> RunRecord:
 
 
 def run_of(row: Mapping[str, Any]) -> str:
-    """The run that a row is of; the second version of a video in one run says "RUN--2"."""
-    return row["run_id"].partition("--")[0]
+    """The run that a row is of."""
+    return base_run(row["run_id"])
 
 
 def needing_reels(runs: list[RunRecord]) -> set[str]:

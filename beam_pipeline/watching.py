@@ -33,6 +33,7 @@ from beam_pipeline.runs import root_cause
 from beam_pipeline.setting_aside import POISONED_IN_A_ROW, set_aside
 from transforms.committing import Committer
 from transforms.lease import LeaseHeld
+from transforms.schemas import base_run
 from transforms.standing import Standing
 from transforms.tables import check_output, current_videos
 from transforms.tombstones import barred
@@ -276,7 +277,7 @@ class Rounds:
         """What this run tried and did not bring to an end is an input of the next one."""
         for video_id in [one for one in self._job.planned if one in self._backlog]:
             stands = self._standing.get(video_id)
-            if stands is None or stands.run_id.partition("--")[0] != self._job.run_id:
+            if stands is None or base_run(stands.run_id) != self._job.run_id:
                 self._job.planned.discard(video_id)
                 del self._job.sources[video_id]
 

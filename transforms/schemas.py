@@ -217,6 +217,15 @@ class VideoRows:
         return VideoRows(self.video_id, video, **tables)
 
 
+def base_run(run_id: str) -> str:
+    """The run that rows are of: the second version of a video in one run says "RUN--2" (see `transforms.committing`).
+
+    >>> base_run("20261122T101500-3f9a1c--2")
+    '20261122T101500-3f9a1c'
+    """
+    return run_id.partition("--")[0]
+
+
 def require_safe(*ids: str) -> None:
     """Raise a `RowError` unless every id is safe in a predicate and as a file name."""
     for unsafe in (one for one in ids if not (isinstance(one, str) and SAFE_ID.fullmatch(one))):
