@@ -21,7 +21,7 @@ from beam_pipeline.job import Job, JobOptions, Summary, quiet_workers, running
 from beam_pipeline.progress import Progress
 from beam_pipeline.runs import records_of
 from beam_pipeline.setting_aside import POISONED_IN_A_ROW, RUN_STAGE, set_aside
-from transforms.committing import Committer
+from transforms.committing import Committer, committer_of
 from transforms.finding import beside
 from transforms.manifests import is_manifest
 from transforms.objects import is_object
@@ -131,7 +131,7 @@ def _work_one_by_one(job: Job, plan: Sequence[Source]) -> None:
     """
     if not plan:
         return
-    committer = Committer(job.output, owner=job.run_id)
+    committer = committer_of(job.output, job.run_id)
     stopped: list[tuple[Source, Exception]] = []
     with Progress(len(plan)) as progress:
         for source in plan:

@@ -31,7 +31,7 @@ from beam_pipeline.feeds import Arrival, Feed
 from beam_pipeline.job import Job, JobOptions, Summary, quiet_workers, running
 from beam_pipeline.runs import root_cause
 from beam_pipeline.setting_aside import POISONED_IN_A_ROW, set_aside
-from transforms.committing import Committer
+from transforms.committing import committer_of
 from transforms.lease import LeaseHeld
 from transforms.schemas import base_run
 from transforms.standing import Standing
@@ -123,7 +123,7 @@ class Rounds:
     def __init__(self, job: Job, feed: Feed, backlog: Backlog, options: WatchOptions, say: Callable[[str], None]):
         self._job, self._feed, self._backlog, self._options, self._say = job, feed, backlog, options, say
         self._videos = Standing(job.output, "videos")
-        self._committer = Committer(job.output, owner=job.run_id)
+        self._committer = committer_of(job.output, job.run_id)
         self._standing = current_videos(job.output)
         self._is_barred = barred(job.output)
         self._under_way: list[_Round] = []

@@ -42,7 +42,7 @@ from transforms.tables import (
     writer_properties,
 )
 
-__all__ = ["CommitVideos", "Committed", "Committer", "finalise"]
+__all__ = ["CommitVideos", "Committed", "Committer", "committer_of", "finalise"]
 
 _log = logging.getLogger(__name__)
 
@@ -253,8 +253,11 @@ def _committed(rows: VideoRows, *, repeated: bool = False) -> Committed:
 
 
 @functools.lru_cache(maxsize=1)
-def _committer_of(dataset_dir: str, run_id: str) -> Committer:
-    """One committer a run and process: what stands is read once, however many pipelines the run is made of."""
+def committer_of(dataset_dir: str, run_id: str) -> Committer:
+    """One committer a run and process: what stands is read once, however many pipelines the run is made of.
+
+    Made while the run holds the lease, it notices when that is lost.
+    """
     return Committer(dataset_dir, owner=run_id)
 
 
@@ -263,7 +266,7 @@ class _CommitBatch(beam.DoFn):
         self._dir, self._run_id = dataset_dir, run_id
 
     def setup(self) -> None:
-        self._committer = _committer_of(self._dir, self._run_id)
+        self._committer = committer_of(self._dir, self._run_id)
 
     def process(self, keyed: tuple[str, Sequence[VideoRows]]) -> Iterator[Committed]:
         batch = list(keyed[1])
