@@ -16,7 +16,8 @@ from beam_pipeline.job import Job, JobOptions, Summary, is_embedded, quiet_worke
 from beam_pipeline.pipeline import fingerprints_of
 from beam_pipeline.progress import Progress
 from transforms.reading import Source, find_sources
-from transforms.tables import CurrentVideo, check_output, current_videos
+from transforms.recalling import is_left
+from transforms.tables import check_output, current_videos
 from transforms.tombstones import without_taken_down
 
 
@@ -60,16 +61,4 @@ def work_through(job: Job, plan: Sequence[Source]) -> None:
 def left_to_do(sources: Iterable[Source], output: str, config: Config) -> list[Source]:
     """The sources that the dataset lacks, or has under another version or configuration."""
     standing = current_videos(output)
-    return [source for source in sources if is_left(source, standing.get(source.video_id), config)]
-
-
-def is_left(source: Source, video: CurrentVideo | None, config: Config) -> bool:
-    """Whether there is something to do for a source, given what stands of it.
-
-    One that is gone costs no rows: whoever wants these to go takes the video down.
-    """
-    if video is None:
-        return True
-    if video.etag != source.etag:
-        return bool(source.etag)
-    return dict(video.fingerprints) != fingerprints_of(source, config)
+    return [one for one in sources if is_left(one, standing.get(one.video_id), fingerprints_of(one, config))]

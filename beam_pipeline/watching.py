@@ -26,13 +26,15 @@ from collections.abc import Callable, Iterator, Sequence
 
 from beam_pipeline.backlog import Backlog, WatchOptions
 from beam_pipeline.config import Config
-from beam_pipeline.curating import is_left
 from beam_pipeline.feeds import Arrival, Feed
 from beam_pipeline.job import Job, JobOptions, Summary, quiet_workers, running
+from beam_pipeline.pipeline import fingerprints_of
 from beam_pipeline.runs import root_cause
 from beam_pipeline.setting_aside import POISONED_IN_A_ROW, set_aside
 from transforms.committing import committer_of
 from transforms.lease import LeaseHeld
+from transforms.reading import Source
+from transforms.recalling import is_left
 from transforms.schemas import base_run
 from transforms.standing import Standing
 from transforms.tables import check_output, current_videos
@@ -208,7 +210,7 @@ class Rounds:
     def _with_work_left(self, taken: Sequence[Arrival]) -> list[Arrival]:
         """Those of the videos that there is something to do for; the others are done with."""
         job, allowed = self._job, [one for one in taken if not self._is_barred(one.source)]
-        left = [one for one in allowed if is_left(one.source, self._standing.get(one.source.video_id), job.config)]
+        left = [one for one in allowed if self._is_left(one.source)]
         plan = [one.source for one in left]
         # One that is unchanged since an earlier round of this run stays what it came to there.
         job.take([one.source for one in allowed], plan, len(taken) - len(allowed))
@@ -216,6 +218,9 @@ class Rounds:
         if plan:
             check_output(job.output, [source.uri for source in plan])
         return left
+
+    def _is_left(self, source: Source) -> bool:
+        return is_left(source, self._standing.get(source.video_id), fingerprints_of(source, self._job.config))
 
     def _collect(self, wait_s: float) -> None:
         results = [one.result for one in self._under_way]

@@ -26,7 +26,7 @@ from transforms.records import Answers, Candidate, DeadLetter, Earlier, EarlierC
 from transforms.rows import Fingerprints, costs_the_clip
 from transforms.schemas import MEASURE_STAGE, TABLES
 from transforms.standing import Standing, rows_by_video
-from transforms.tables import table_uri
+from transforms.tables import CurrentVideo, table_uri
 
 Row = Mapping[str, Any]
 Rows = Mapping[str, Sequence[Row]]
@@ -231,11 +231,24 @@ def recall(source: Source, rows: Rows | None, fingerprints: Fingerprints, retry:
     """The source with what is known of it, or None when nothing is left to do."""
     if rows is None:
         return source
-    (video,) = rows["videos"]
-    if video["etag"] != source.etag:
-        # One that is gone costs no rows.
-        return source if source.etag else None
+    video = CurrentVideo.of(rows["videos"][0])
+    left = is_left(source, video, fingerprints)
+    if video.etag != source.etag:
+        return source if left else None
     earlier = earlier_of(rows, fingerprints, retry)
-    if dict(video["fingerprints"]) == dict(fingerprints) and not earlier.retried:
-        return None
-    return dataclasses.replace(source, earlier=earlier)
+    return dataclasses.replace(source, earlier=earlier) if left or earlier.retried else None
+
+
+def is_left(source: Source, video: CurrentVideo | None, fingerprints: Fingerprints) -> bool:
+    """Whether there is something to do for a source, given what stands of it, whatever failed in that.
+
+    One that is gone costs no rows: whoever wants these to go takes the video down.
+
+    Args:
+      fingerprints: of the source as it would be made now.
+    """
+    if video is None:
+        return True
+    if video.etag != source.etag:
+        return bool(source.etag)
+    return dict(video.fingerprints) != dict(fingerprints)
