@@ -46,9 +46,10 @@ from transforms.rows import AssembleVideos, video_rows
 from transforms.tables import read_table
 
 FINGERPRINTS = {"split": "s", "embed": "e", "captions": "c", "select": "x"}
-CLIPS = [make_clip(number) for number in range(2)]
+VIDEO = Video("v", "/videos/v.mp4", "1", 10)
+CLIPS = [make_clip(number, version=VIDEO.version) for number in range(2)]
 WHOLE = StitchedVideo(
-    SplitVideo(Video("v", "/videos/v.mp4", "1", 10), MEDIA, (Shot(0, 0, 600, 0.0, 14.0, 0.1, 13.9),), "/reels/v.arrow"),
+    SplitVideo(VIDEO, MEDIA, (Shot(0, 0, 600, 0.0, 14.0, 0.1, 13.9),), "/reels/v.arrow"),
     tuple(CLIPS),
     ((1.0, 0.0),) * 2,
     (),
@@ -166,7 +167,7 @@ def test_videos_are_assembled_with_their_measurements_or_without_any(measures):
     with beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"])) as pipeline:
         parts = [pipeline | "w" >> beam.Create([WHOLE]), pipeline | "j" >> beam.Create([judged(c) for c in CLIPS])]
         if measures:
-            parts.append(pipeline | "m" >> beam.Create([Measurement("v", f"v-{n}", n / 4) for n in (1, 0)]))
+            parts.append(pipeline | "m" >> beam.Create([measurement_of(Outcome(CLIPS[n], n / 4)) for n in (1, 0)]))
         rows = tuple(parts) | AssembleVideos("run", lambda video: FINGERPRINTS)
         told = rows | beam.Map(lambda one: [row["max_running_lpips"] for row in one.clips])
         assert_that(told, equal_to([[0.0, 0.25] if measures else [None, None]]))

@@ -198,8 +198,9 @@ def test_a_clip_that_got_lost_on_the_way_is_a_failed_span():
 
 
 def test_every_stitched_video_is_assembled_once_its_clips_are_in():
-    wholes = [stitched([make_clip(n) for n in range(3)]), stitched(video=dataclasses.replace(VIDEO, video_id="empty"))]
-    clips = [judged(make_clip(n)) for n in (2, 0, 1)]
+    made = [make_clip(n, version=VIDEO.version) for n in range(3)]
+    wholes = [stitched(made), stitched(video=dataclasses.replace(VIDEO, video_id="empty"))]
+    clips = [judged(made[n]) for n in (2, 0, 1)]
     with beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"])) as pipeline:
         parts = pipeline | "w" >> beam.Create(wholes), pipeline | "c" >> beam.Create(clips)
         rows = parts | AssembleVideos("run", lambda video: FINGERPRINTS)

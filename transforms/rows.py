@@ -279,7 +279,7 @@ class AssembleVideos(beam.PTransform):
     def expand(self, parts: tuple[beam.PCollection, ...]) -> beam.PCollection[VideoRows]:
         stitched, judged, *measured = parts
         kinds = 1 + len(measured)
-        wholes = stitched | "Wholes" >> beam.Map(lambda video: (_key_of(video), Whole(video)))
+        wholes = stitched | "Wholes" >> beam.Map(lambda whole: (_key(whole.split.video), Whole(whole)))
         clips = judged | "Parts" >> beam.Map(lambda judged: (_key(judged.captioned.clip), Part(judged)))
         numbers = [one | "Measured" >> beam.Map(lambda found: (_key(found), Part(found))) for one in measured]
         keyed = (wholes, clips, *numbers) | beam.Flatten()
@@ -287,14 +287,9 @@ class AssembleVideos(beam.PTransform):
         return joined | "Rows" >> beam.Map(_assemble, self.run_id, self.fingerprints, bool(measured))
 
 
-def _key(part: Clip | Measurement) -> str:
-    return f"{part.video_id} {part.version}"
-
-
-def _key_of(whole: StitchedVideo) -> str:
-    """That of its clips; without any it meets nobody."""
-    video = whole.split.video
-    return _key(whole.clips[0]) if whole.clips else f"{video.video_id} {video.version}"
+def _key(one: Video | Clip | Measurement) -> str:
+    """Of a version of a video, and of what is made of it."""
+    return f"{one.video_id} {one.version}"
 
 
 def _assemble(joined: Joined, run_id: str, fingerprints: Callable[[Video], Fingerprints], measures: bool) -> VideoRows:
