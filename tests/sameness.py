@@ -14,31 +14,45 @@ from typing import Any
 from transforms.tables import TABLES, read_table
 
 TOLERANCE = 1e-4
-_OF_A_RUN = frozenset(["run_id", "failed_at", "detail"])
-#: Of two captions as good as each other either may be chosen.
+#: What two runs need not agree in: which of them it was, when something failed, and where in the code.
+OF_A_RUN = frozenset(["run_id", "failed_at", "detail"])
 _CHOICE = frozenset(["caption", "teacher", "matching_score", "margin", "abstained"])
+
+Directory = str | os.PathLike[str]
 
 
 def differences(
-    one: str | os.PathLike[str], other: str | os.PathLike[str], ignoring: frozenset[str] = frozenset()
+    one: Directory,
+    other: Directory,
+    *,
+    but: str = "",
+    ignoring: frozenset[str] = OF_A_RUN,
+    either_of_a_tie: bool = False,
 ) -> list[str]:
-    """Where two datasets differ, each difference as a line; `ignoring` names columns, such as `etag`."""
-    skipped = _OF_A_RUN | ignoring
+    """Where two datasets differ, each difference as a line.
+
+    Args:
+      but: leave out the videos whose id begins so, as their file's name does. ignoring: columns.
+      either_of_a_tie: of two captions as good as each other either may have been chosen.
+    """
     found: list[str] = []
     for table in TABLES:
-        rows, others = (_rows(directory, table) for directory in (one, other))
+        rows, others = (_rows(directory, table, but) for directory in (one, other))
         if len(rows) != len(others):
             found.append(f"{table}: {len(rows)} rows and {len(others)}")
             continue
         for row, its_twin in zip(rows, others, strict=True):
-            close = table == "clips" and min(row["margin"] or 1.0, its_twin["margin"] or 1.0) <= TOLERANCE
-            left_out = skipped | (_CHOICE if close else frozenset())
-            found += (f"{table} {_name(row)} {told}" for told in _compare(row, its_twin, "", left_out))
+            is_tie = table == "clips" and min(row["margin"] or 1.0, its_twin["margin"] or 1.0) <= TOLERANCE
+            left_out = ignoring | (_CHOICE if is_tie and either_of_a_tie else frozenset())
+            columns = sorted((row.keys() | its_twin.keys()) - left_out)
+            told = (line for name in columns for line in _compare(row.get(name), its_twin.get(name), name))
+            found += (f"{table} {_name(row)} {line}" for line in told)
     return found
 
 
-def _rows(directory: str | os.PathLike[str], table: str) -> list[dict[str, Any]]:
-    return sorted(read_table(directory, table).to_pylist(), key=_name)
+def _rows(directory: Directory, table: str, but: str) -> list[dict[str, Any]]:
+    rows = read_table(directory, table).to_pylist()
+    return sorted((row for row in rows if not but or not row["video_id"].startswith(but)), key=_name)
 
 
 def _name(row: dict[str, Any]) -> str:
@@ -50,15 +64,15 @@ def _key(value: Any) -> Any:
     return round(value, 3) if isinstance(value, float) else value or ""
 
 
-def _compare(one: Any, other: Any, where: str, skipped: frozenset[str]) -> Iterator[str]:
+def _compare(one: Any, other: Any, where: str) -> Iterator[str]:
     if isinstance(one, float) and isinstance(other, float):
         if not math.isclose(one, other, rel_tol=0.0, abs_tol=TOLERANCE):
             yield f"{where}: {one!r}, {other!r}"
     elif isinstance(one, dict) and isinstance(other, dict):
-        for name in one.keys() - skipped:
-            yield from _compare(one[name], other.get(name), f"{where}.{name}", skipped if not where else frozenset())
+        for name in sorted(one.keys() | other.keys()):
+            yield from _compare(one.get(name), other.get(name), f"{where}.{name}")
     elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
         for place, (a, b) in enumerate(zip(one, other, strict=True)):
-            yield from _compare(a, b, f"{where}[{place}]", skipped)
+            yield from _compare(a, b, f"{where}[{place}]")
     elif one != other:
         yield f"{where}: {one!r}, {other!r}"

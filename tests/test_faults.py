@@ -21,8 +21,9 @@ from apache_beam.ml.inference.base import ModelHandler
 from dataset_rows import video_rows
 from deltalake.exceptions import DeltaError
 from fakes import CornerEmbedder, EchoTeacher, LengthSelector, Model
+from sameness import differences
 from synthetic import make_video, repeat_video
-from watch_process import config_in, curate, differences, statuses, watch_out
+from watch_process import config_in, curate, statuses, watch_out
 
 from beam_pipeline.cli import main
 from beam_pipeline.config import Config, load_config

@@ -72,6 +72,6 @@ def test_a_hundred_kills_at_random_instants_change_no_row(tmp_path):
                 assert running.returncode == 0, told.decode()[-2000:]
                 assert breaches(output) == []
                 break
-        assert differences(output, undisturbed) == []
+        assert differences(output, undisturbed, either_of_a_tie=True) == []
         finished += 1
     print(f"{kills} kills, {finished} datasets finished")

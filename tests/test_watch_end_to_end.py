@@ -11,9 +11,10 @@ import time
 import pytest
 from fake_pubsub import TOPIC, FakePubSub
 from pubsub_emulator import emulator_path, running_emulator
+from sameness import differences
 from synthetic import make_video, repeat_video
 from test_notifications import attributes_of
-from watch_process import Watch, curate, differences, statuses, watch_out
+from watch_process import Watch, curate, statuses, watch_out
 
 from beam_pipeline import subscription_feed
 from beam_pipeline.feeds import FolderFeed
