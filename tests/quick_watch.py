@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import pathlib
 import threading
 import time
@@ -132,12 +131,6 @@ def run(feed, output: pathlib.Path, stop: threading.Event | None = None, **optio
         return list(watch(feed, str(output), CONFIG, NO_REELS, how, stop or threading.Event(), lambda line: None))
     finally:
         assert audit(str(output)).breaches == []
-
-
-def records(output: pathlib.Path) -> list[dict]:
-    """The records of the runs, the one that was written last at the end: their own times are whole seconds."""
-    paths = sorted((output / "runs").glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
-    return [json.loads(path.read_text()) for path in paths]
 
 
 def etags(output: pathlib.Path) -> dict[str, tuple[str, str]]:

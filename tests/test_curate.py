@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 import yaml
+from run_records import newest_run
 from sameness import differences
 from synthetic import make_video
 
@@ -72,11 +73,6 @@ def by_name(dataset: pathlib.Path, table: str, *columns: str) -> dict[str, list[
     return found
 
 
-def latest_run(dataset: pathlib.Path) -> dict:
-    runs = [json.loads(path.read_text()) for path in (dataset / "runs").glob("*.json")]
-    return max(runs, key=lambda run: (run["started_at"], run["finished_at"] or ""))
-
-
 def test_every_upload_ends_where_it_should(dataset):
     assert by_name(dataset, "videos", "status", "n_shots", "n_clips", "n_failures") == {
         "good.mp4": [("ok", 2, 2, 0)],
@@ -128,7 +124,7 @@ def test_what_fails_is_told_in_a_plain_sentence(dataset):
 
 
 def test_the_run_is_recorded_and_its_counts_add_up(dataset, uploads):
-    run = latest_run(dataset)
+    run = newest_run(dataset)
     assert run["status"] == "done"
     outcomes = {os.path.basename(one["uri"]): one["outcome"] for one in run["inputs"]}
     assert outcomes == {
@@ -217,7 +213,7 @@ def test_a_changed_file_and_a_changed_configuration_redo_what_they_concern(tmp_p
         arguments = ["curate", "--input", str(uploads), "--output", str(output)]
         assert main([*arguments, "--config", write_config(tmp_path, **changes)]) == 0
         assert audit(output).breaches == []
-        return {os.path.basename(one["uri"]): one["outcome"] for one in latest_run(output)["inputs"]}
+        return {os.path.basename(one["uri"]): one["outcome"] for one in newest_run(output)["inputs"]}
 
     def clips() -> dict[str, dict]:
         return {os.path.basename(row["uri"]): row for row in read_table(output, "clips").to_pylist()}

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import yaml
+from run_records import records
 from synthetic import make_video
 from tiny_checkpoints import folder_name, write_checkpoint
 
@@ -75,7 +76,7 @@ def test_eight_teachers_an_embedder_and_the_papers_selector_make_a_dataset(profi
     letters = read_table(str(out), "failures").to_pylist()
     assert [(letter["stage"], letter["uri"].rpartition("/")[2]) for letter in letters] == [("split", "noise.mp4")]
 
-    (record,) = [json.loads(path.read_text()) for path in (out / "runs").glob("*.json")]
+    (record,) = records(out)
     assert [model["name"] for model in record["models"]] == ["clip-vit-h", *EIGHT, "umt-l16"]
 
     before = current_videos(str(out))

@@ -8,6 +8,7 @@ import pathlib
 import pytest
 import yaml
 from dataset_rows import FAILED_AT, failed_rows, failure_row, video_rows
+from run_records import newest_run
 from sameness import differences
 from synthetic import make_video
 
@@ -170,8 +171,7 @@ def curate(folder: pathlib.Path, **config) -> dict:
     path.write_text(yaml.safe_dump({"extends": "lite", "stitching": stitching, **config}))
     arguments = ["--input", str(folder / "in"), "--output", str(folder / "out"), "--config", str(path)]
     assert main(["curate", *arguments]) == 0
-    runs = [json.loads(record.read_text()) for record in (folder / "out" / "runs").glob("*.json")]
-    return max(runs, key=lambda run: run["finished_at"] + run["run_id"])
+    return newest_run(folder / "out")
 
 
 def asked(run: dict) -> dict[str, int]:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 import yaml
 from fake_pubsub import FakePubSub
+from run_records import newest_run, records
 from synthetic import make_video
 from test_notifications import attributes_of
 
@@ -101,11 +102,6 @@ def captions(folder: pathlib.Path) -> list[list[str]]:
     return [[one["teacher"] for one in row["captions"]] for row in rows]
 
 
-def newest_run(folder: pathlib.Path) -> dict:
-    runs = [json.loads(path.read_text()) for path in (folder / "out" / "runs").glob("*.json")]
-    return max(runs, key=lambda run: run["finished_at"] + run["run_id"])
-
-
 def test_a_teacher_that_failed_is_asked_again_and_nobody_else(failed):
     assert failures(failed) == [("caption", "lite-motion", "ConnectionError", 1)] * 2
     with failing("lite-motion") as asked:
@@ -115,7 +111,7 @@ def test_a_teacher_that_failed_is_asked_again_and_nobody_else(failed):
         redrive(failed)
     assert sorted(asked) == [SELECTOR, SELECTOR, "lite-motion", "lite-motion"]
     assert (failures(failed), captions(failed)) == ([], [TEACHERS] * 2)
-    run = newest_run(failed)
+    run = newest_run(failed / "out")
     assert (run["command"], run["counts"]["committed"]) == ("redrive", 1)
     assert verify(failed / "out") == []
 
@@ -153,7 +149,7 @@ def test_shots_that_could_not_be_embedded_are_embedded_from_the_reel(folder):
     with failing() as asked:
         redrive(folder)
     assert asked.count(EMBEDDER) == 2
-    assert newest_run(folder)["counts"]["split reels_reused"] == 1
+    assert newest_run(folder / "out")["counts"]["split reels_reused"] == 1
     assert (failures(folder), captions(folder)) == ([], [TEACHERS] * 2)
     assert verify(folder / "out") == []
 
@@ -255,7 +251,7 @@ def test_what_stands_beside_a_link_to_a_video_is_found_again(folder):
 
 
 def test_inputs_are_looked_into_as_far_as_videos_are_missing_and_the_newest_run_counts(failed, monkeypatch):
-    (first,) = [json.loads(path.read_text()) for path in (failed / "out" / "runs").glob("*.json")]
+    (first,) = records(failed / "out")
     (video,) = first["inputs"]
     uri, (folder,) = video["uri"], first["input"]
     for name in ("wrong", "older", "newer"):
@@ -303,7 +299,7 @@ def test_videos_that_came_by_a_subscription_are_found_as_the_objects_that_they_a
         pubsub.publish(attributes_of("up/a.mp4", "OBJECT_FINALIZE", gcs.generation("up/a.mp4")))
         how = WatchOptions(quiet_s=0.1, idle_exit_s=0.1)
         list(watch(feed, str(tmp_path / "out"), config, JobOptions(), how, threading.Event(), lambda line: None))
-    assert newest_run(tmp_path)["input"] == ["pubsub://projects/proj-test/subscriptions/uploads"]
+    assert newest_run(tmp_path / "out")["input"] == ["pubsub://projects/proj-test/subscriptions/uploads"]
     assert failures(tmp_path) == [("caption", "lite-motion", "ConnectionError", 1)] * 2
     with failing() as asked:
         redrive(tmp_path)

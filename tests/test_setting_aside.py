@@ -4,8 +4,9 @@ import dataclasses
 import pathlib
 
 import pytest
-from quick_watch import CONFIG, NO_REELS, QuickJob, quick, records
-from test_redriving import TEACHERS, captions, failing, failures, newest_run, prepare, redrive
+from quick_watch import CONFIG, NO_REELS, QuickJob, quick
+from run_records import newest_run
+from test_redriving import TEACHERS, captions, failing, failures, prepare, redrive
 
 from beam_pipeline import redriving, watching
 from beam_pipeline.config import Config, load_config
@@ -38,7 +39,7 @@ def test_a_video_that_stopped_the_job_is_tried_and_stops_it_no_more(tmp_path):
     with failing("lite-motion", error=MemoryError("no room")):
         redrive(folder, "--stage", "run")
     assert failures(folder) == [("run", "", "MemoryError", 2)]
-    assert newest_run(folder)["counts"]["failures run"] == 1
+    assert newest_run(folder / "out")["counts"]["failures run"] == 1
     redrive(folder)
     assert (failures(folder), captions(folder)) == ([], [TEACHERS] * 2)
     assert verify(folder / "out") == []
@@ -103,7 +104,7 @@ def test_three_in_a_row_that_stop_the_job_are_no_fault_of_theirs_and_one_that_is
         redriven(tmp_path)
     assert "OSError: the card is on fire" in str(caught.value)
     assert attempts(tmp_path) == dict.fromkeys("abcdef", 1)
-    assert records(tmp_path / "out")[-1]["status"] == "failed"
+    assert newest_run(tmp_path / "out")["status"] == "failed"
     order = [chunk[0][0] for chunk in QuickJob.worked]
     quick_redrive.setattr(QuickJob, "stops_at", at(tmp_path, "".join(set(order) - {order[3]})))
     summary, chunks = redriven(tmp_path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from typing import Any
 
 import yaml
 from fake_pubsub import FakePubSub
+from run_records import records
 from sameness import OF_A_RUN, differences
 from synthetic import make_video
 from test_notifications import attributes_of
@@ -84,7 +84,7 @@ def test_uploads_become_rows_while_the_stream_goes_on_and_end_as_curate_would_ha
     assert "videos    3 in: 2 committed, 0 unchanged, 1 failed" in told
     assert "acknowledges what it pulls at once" in complaints
     assert audit(str(streamed)).breaches == []
-    (record,) = [json.loads(path.read_text()) for path in (streamed / "runs").glob("*.json")]
+    (record,) = records(streamed)
     assert (record["status"], record["command"]) == ("done", "watch")
     assert {one["video_id"]: one["outcome"] for one in record["inputs"]} == {
         ids["red"]: "committed",

@@ -18,6 +18,7 @@ from apache_beam.testing.test_stream import TestStream as Stream
 from dataset_rows import video_rows
 from fake_pubsub import FakePubSub
 from fakes import CornerEmbedder, EchoTeacher, LengthSelector, Model
+from run_records import records
 from synthetic import make_video
 
 from beam_pipeline.config import Config, load_config
@@ -258,7 +259,7 @@ def test_a_stream_is_the_only_writer_of_its_dataset(tmp_path):
 def test_a_stream_that_breaks_off_says_so_in_its_record_and_leaves_the_dataset_sound(tmp_path):
     with FakePubSub(), pytest.raises(Exception, match="there is no subscription"):
         stream_of("projects/proj-test/subscriptions/nobodys", tmp_path, threading.Event())
-    (record,) = [json.loads(path.read_text()) for path in (tmp_path / "runs").glob("*.json")]
+    (record,) = records(tmp_path)
     assert (record["status"], record["inputs"]) == ("failed", [])
     assert "there is no subscription" in record["error"]["message"]
     assert audit(str(tmp_path)).breaches == []

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+from run_records import records
+
 from beam_pipeline import streaming
 from beam_pipeline.config import load_config
 from beam_pipeline.job import JobOptions
@@ -81,5 +83,5 @@ def test_a_stop_drains_the_job_on_dataflow_and_only_then_gives_the_lease_back(tm
     assert (launch["type"], change) == (2, {"requestedState": JobState.JOB_STATE_DRAINING})
     assert said == ["draining job job-1: what was pulled is finished and committed"]
     assert (held, (output / ".lease").exists()) == ([True], False)
-    (record,) = [json.loads(path.read_text()) for path in (output / "runs").glob("*.json")]
+    (record,) = records(output)
     assert (record["status"], record["inputs"]) == ("done", [])

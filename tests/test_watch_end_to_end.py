@@ -1,7 +1,6 @@
 """`reelscribe watch` as a user runs it: real little videos come while it runs; it is stopped, hung up and killed."""
 
 import dataclasses
-import json
 import os
 import pathlib
 import random
@@ -11,6 +10,7 @@ import time
 import pytest
 from fake_pubsub import TOPIC, FakePubSub
 from pubsub_emulator import emulator_path, running_emulator
+from run_records import records
 from sameness import differences
 from synthetic import make_video, repeat_video
 from test_notifications import attributes_of
@@ -205,8 +205,7 @@ def test_notifications_in_any_order_and_a_kill_in_the_middle_make_the_dataset_of
     assert statuses(watch.output) == dict.fromkeys(["a.mp4", "b.mp4", "c.mp4", "d.mp4", "gone.mp4"], "ok")
     undisturbed = curate(tmp_path, "gs://bucket/up/")
     assert differences(watch.output, undisturbed, but="gone-") == []
-    runs = [json.loads(path.read_text()) for path in (watch.output / "runs").glob("*.json")]
-    told = [event for run in runs for event in run.get("watch", {}).get("events", [])]
+    told = [event for run in records(watch.output) for event in run.get("watch", {}).get("events", [])]
     assert [(event["event"], event["uri"], event["generation"]) for event in told] == [
         ("delete", "gs://bucket/up/gone.mp4", gone)
     ]

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 from fake_pubsub import FakePubSub
-from quick_watch import CONFIG, NO_REELS, ListFeed, QuickJob, arrival, etags, letters, quick, records, run, until
+from quick_watch import CONFIG, NO_REELS, ListFeed, QuickJob, arrival, etags, letters, quick, run, until
+from run_records import newest_run, records
 from test_notifications import attributes_of
 
 from beam_pipeline import watching
@@ -32,7 +33,7 @@ def test_what_comes_is_committed_and_told_done_once_and_what_is_unchanged_costs_
     assert summary.outcomes == {"a": "unchanged", "b": "committed", "c": "unchanged"}
     assert QuickJob.worked[3:] == [["b 2"]]
     assert sorted(again.finished) == ["a-1", "b-2", "c-1"] and again.released == []
-    counts = records(tmp_path)[-1]["counts"]
+    counts = newest_run(tmp_path)["counts"]
     assert [counts[name] for name in ("inputs", "committed", "unchanged", "failed")] == [3, 1, 2, 0]
 
 
@@ -79,7 +80,7 @@ def test_three_in_a_row_are_no_fault_of_the_videos_and_none_of_them_pays_for_it(
     assert "the card is on fire" in str(caught.value)
     assert etags(tmp_path) == {"a": ("1", "ok")} and letters(tmp_path) == []
     assert feed.finished == ["a-1"] and sorted(feed.released) == ["b-1", "c-1", "d-1", "e-1"]
-    failed = records(tmp_path)[-1]
+    failed = newest_run(tmp_path)
     assert failed["status"] == "failed" and "the card is on fire" in failed["error"]["message"]
     quick.setattr(QuickJob, "stops_at", frozenset())
     (summary,) = run(ListFeed([arrival(name) for name in "abcde"]), tmp_path)
@@ -105,7 +106,7 @@ def test_a_stop_finishes_what_is_under_way_and_leaves_the_rest_to_the_next_watch
     (summary,) = run(feed, tmp_path, stop)
     assert summary.outcomes == {"slow": "committed"}
     assert (feed.finished, feed.released) == (["slow-1"], ["bad-1"])
-    assert records(tmp_path)[-1]["status"] == "done"
+    assert newest_run(tmp_path)["status"] == "done"
 
 
 def test_a_newer_version_that_comes_while_the_older_one_fails_is_the_one_that_counts(quick, tmp_path):
@@ -293,6 +294,6 @@ def test_an_error_waits_for_what_is_under_way_and_an_interrupt_does_not(quick, t
     with pytest.raises(type(error)):
         run(feed, tmp_path)
     assert feed.released == ["a-1"] and time.monotonic() - began < 20
-    assert records(tmp_path)[-1]["status"] == (status or "interrupted")
+    assert newest_run(tmp_path)["status"] == (status or "interrupted")
     assert etags(tmp_path) == ({"a": ("1", "ok")} if status else {})
     go.set()
