@@ -7,6 +7,7 @@ Markers `slow` and `soak` are declared in pyproject.toml; `make test` leaves bot
 
 import os
 import pathlib
+import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -32,3 +33,12 @@ def shared_dir() -> pathlib.Path:
 def gcs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
     """Cloud Storage with one empty bucket, gs://bucket, for this test alone."""
     yield from serve_bucket(monkeypatch)
+
+
+@pytest.fixture
+def temporary(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> pathlib.Path:
+    """The folder for temporary files, for this test alone."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder

@@ -3,7 +3,6 @@
 import json
 import os
 import pathlib
-import tempfile
 
 import pyarrow as pa
 import pytest
@@ -46,15 +45,6 @@ def failures_of(folder: pathlib.Path) -> dict[str, tuple[str, str, str]]:
         row["video_id"]: (row["stage"], row["error_class"], row["message"])
         for row in table.select(["video_id", "stage", "error_class", "message"]).to_pylist()
     }
-
-
-@pytest.fixture
-def temporary(monkeypatch, tmp_path):
-    """The folder for temporary files, for this test alone."""
-    folder = tmp_path / "temporary"
-    folder.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    return folder
 
 
 def test_a_bucket_becomes_a_dataset_and_what_changes_or_goes_meanwhile_is_never_mixed_in(

@@ -6,7 +6,6 @@ import fcntl
 import os
 import pickle
 import signal
-import tempfile
 import threading
 import time
 
@@ -126,15 +125,6 @@ def test_a_source_that_changes_while_it_is_read_leaves_no_reel(tmp_path):
     with pytest.raises(SourceChanged, match="changed while it was read"):
         split_local(video_of(path, "a"), str(tmp_path / "reels"), SplittingConfig(), Limits())
     assert os.listdir(tmp_path / "reels") == []
-
-
-@pytest.fixture
-def temporary(monkeypatch, tmp_path):
-    """The folder for temporary files, for this test alone."""
-    folder = tmp_path / "temporary"
-    folder.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    return folder
 
 
 def object_of(gcs, path, video_id: str) -> Video:
