@@ -4,6 +4,7 @@ import datetime
 
 import pytest
 from fake_pubsub import PROJECT, TOPIC, FakePubSub
+from gcs_emulator import Bucket
 from pubsub_emulator import emulator_path, running_emulator
 
 from transforms.notifications import Notification, parse_notification, sources_of
@@ -24,6 +25,13 @@ TIME = datetime.datetime(2026, 3, 1, 12, 0, 0, 250000, datetime.UTC)
 
 def attributes_of(name: str, event: str = "OBJECT_FINALIZE", generation: str = "1") -> dict[str, str]:
     return {**ATTRIBUTES, "eventType": event, "objectId": name, "objectGeneration": generation}
+
+
+def upload(bucket: Bucket, pubsub: FakePubSub, name: str, content: bytes | str) -> str:
+    """Put a file into gs://bucket/up/ and have it told; return its generation."""
+    generation = bucket.put(f"up/{name}", content)
+    pubsub.publish(attributes_of(f"up/{name}", generation=generation))
+    return generation
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from fake_pubsub import FakePubSub
 from run_records import records
 from sameness import OF_A_RUN, differences
 from synthetic import make_video
-from test_notifications import attributes_of
+from test_notifications import attributes_of, upload
 
 from beam_pipeline.cli import main
 from beam_pipeline.verify import audit
@@ -57,26 +58,21 @@ def test_uploads_become_rows_while_the_stream_goes_on_and_end_as_curate_would_ha
 
     with FakePubSub() as pubsub:
         subscription = pubsub.subscribe("uploads")
-
-        def upload(name: str, content: bytes | str) -> str:
-            generation = gcs.put(f"up/{name}", content)
-            pubsub.publish(attributes_of(f"up/{name}", generation=generation))
-            return generation
-
+        send = functools.partial(upload, gcs, pubsub)
         how = [f"--subscription={subscription}", f"--output={streamed}", config, "--commit-within=1", "--verbose"]
         with watching(*how, *LOCAL) as process:
-            first = upload("green.mp4", videos["grey"])
+            first = send("green.mp4", videos["grey"])
             pubsub.publish(attributes_of("up/green.mp4", generation=first))
             wait_for(lambda: ids["green"] in current_videos(str(streamed)), process)
-            upload("red.mp4", videos["red"])
-            upload("page.mp4", "<html></html>")
-            second = upload("green.mp4", videos["green"])
+            send("red.mp4", videos["red"])
+            send("page.mp4", "<html></html>")
+            second = send("green.mp4", videos["green"])
             pubsub.publish(attributes_of("up/green.mp4", generation=first))
             pubsub.publish(attributes_of("up/old.mp4", "OBJECT_DELETE", "7"))
             pubsub.publish({"from": "somebody else"})
             wait_for(lambda: current_videos(str(streamed)).keys() == set(ids.values()), process)
             wait_for(lambda: current_videos(str(streamed))[ids["green"]].etag == second, process)
-            upload("green.vtt", VTT)
+            send("green.vtt", VTT)
             wait_for(lambda: "This is green." in read_table(streamed, "clips")["subtitles"].to_pylist(), process)
             process.send_signal(signal.SIGTERM)
             told, complaints = process.communicate(timeout=60)

@@ -1,6 +1,7 @@
 """`reelscribe watch` as a user runs it: real little videos come while it runs; it is stopped, hung up and killed."""
 
 import dataclasses
+import functools
 import os
 import pathlib
 import random
@@ -13,7 +14,7 @@ from pubsub_emulator import emulator_path, running_emulator
 from run_records import records
 from sameness import differences
 from synthetic import make_video, repeat_video
-from test_notifications import attributes_of
+from test_notifications import attributes_of, upload
 from watch_process import Watch, curate, statuses, watch_out
 
 from beam_pipeline import subscription_feed
@@ -175,27 +176,22 @@ def test_notifications_in_any_order_and_a_kill_in_the_middle_make_the_dataset_of
 ):
     with FakePubSub() as pubsub:
         subscription = pubsub.subscribe("uploads")
-
-        def upload(name: str, content: bytes | str) -> str:
-            generation = gcs.put(f"up/{name}", content)
-            pubsub.publish(attributes_of(f"up/{name}", generation=generation))
-            return generation
-
-        upload("a.mp4", videos["red"])
-        old = upload("b.mp4", videos["blue"])
-        upload("notes.txt", "no video")
-        gone = upload("gone.mp4", videos["green"])
+        send = functools.partial(upload, gcs, pubsub)
+        send("a.mp4", videos["red"])
+        old = send("b.mp4", videos["blue"])
+        send("notes.txt", "no video")
+        gone = send("gone.mp4", videos["green"])
         with Watch(tmp_path, "--subscription", subscription) as watch:
             watch.until(lambda: "gone.mp4" in statuses(watch.output))
-            upload("c.mp4", videos["grey"])
-            upload("d.mp4", videos["yellow"])
+            send("c.mp4", videos["grey"])
+            send("d.mp4", videos["yellow"])
             watch.until(lambda: pubsub.left(subscription) and {"c.mp4", "d.mp4"} - statuses(watch.output).keys())
             watch.kill()
         assert audit(str(watch.output)).breaches == []
-        new = upload("b.mp4", videos["green"])
+        new = send("b.mp4", videos["green"])
         for generation in (new, old):
             pubsub.publish(attributes_of("up/b.mp4", generation=generation))
-        upload("a.vtt", VTT)
+        send("a.vtt", VTT)
         gcs.remove("up/gone.mp4")
         pubsub.publish(attributes_of("up/gone.mp4", "OBJECT_DELETE", gone))
         pubsub.advance(121)
