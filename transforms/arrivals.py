@@ -27,6 +27,7 @@ from apache_beam.transforms.userstate import ReadModifyWriteStateSpec, TimerSpec
 from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import Duration, Timestamp
 
+from transforms.joining import as_it_is
 from transforms.notifications import Notification, parse_notification, sources_of
 from transforms.objects import is_object
 from transforms.reading import find_sources
@@ -89,8 +90,8 @@ class WatchSubscription(beam.PTransform):
         sources = now | "Newest" >> KeepNewest(self.subscription, self.forget_after_s)
         return Watched(
             sources,
-            told[_GONE] | "Gone" >> beam.Map(_as_it_is).with_output_types(Notification),
-            told[_REFUSED] | "Refused" >> beam.Map(_as_it_is).with_output_types(RefusedMessage),
+            told[_GONE] | "Gone" >> beam.Map(as_it_is).with_output_types(Notification),
+            told[_REFUSED] | "Refused" >> beam.Map(as_it_is).with_output_types(RefusedMessage),
         )
 
 
@@ -270,10 +271,6 @@ class _Poll(PollFn):
 
 def _version_of(source: Source) -> tuple[str, str, str]:
     return source.video_id, source.etag, source.text_version
-
-
-def _as_it_is(record: Any) -> Any:
-    return record
 
 
 def _count(name: str) -> None:

@@ -127,11 +127,12 @@ class JoinByCount(beam.PTransform):
         return (
             keyed
             # Names the key's type, and so its coder, whatever the branches that were flattened inferred.
-            | "Keyed" >> beam.Map(_as_it_is).with_output_types(tuple[str, Any])
+            | "Keyed" >> beam.Map(as_it_is).with_output_types(tuple[str, Any])
             | "Spread" >> beam.Reshuffle()
             | "Count" >> beam.ParDo(_counting_join(self.name, self.expected))
         )
 
 
-def _as_it_is(keyed: tuple[str, Any]) -> tuple[str, Any]:
-    return keyed
+def as_it_is(record: Any) -> Any:
+    """The record itself: a step that does nothing names the type, and so the coder, of what passes."""
+    return record
