@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Self, TextIO
 
 #: Seconds between two lines where there is no terminal.
@@ -27,6 +27,12 @@ def told(done: int, total: int, counts: Mapping[str, int], elapsed_s: float) -> 
 def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+def standard_error() -> Callable[[str], None]:
+    """What tells lines on standard error as that is now, wherever it is led later (see `job.quiet_workers`)."""
+    stream = sys.stderr
+    return lambda line: print(line, file=stream, flush=True)
 
 
 class Progress:

@@ -22,7 +22,6 @@ import contextlib
 import dataclasses
 import functools
 import logging
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -38,6 +37,7 @@ from apache_beam.runners.runner import PipelineResult, PipelineState
 from beam_pipeline.config import Config
 from beam_pipeline.job import Job, JobOptions, Summary, pipeline_options, quiet_workers, running
 from beam_pipeline.pipeline import CurateVideos, fingerprints_of
+from beam_pipeline.progress import standard_error
 from beam_pipeline.tally import Tally
 from beam_pipeline.usage import UsageError
 from transforms.arrivals import DropTakenDown, RefusedMessage, WatchPattern, WatchSubscription
@@ -162,8 +162,7 @@ def stream(
     runner = str(flags.view_as(StandardOptions).runner)
     uploads.check(runner)
     check_output(output, [])
-    terminal = sys.stderr
-    say = say or (lambda line: print(line, file=terminal, flush=True))
+    say = say or standard_error()
     if runner == LOCAL_STREAMING_RUNNER:
         say(
             f"{runner} acknowledges what it pulls at once: after a kill, and after a stop, run "

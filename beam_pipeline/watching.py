@@ -19,7 +19,6 @@ import datetime
 import logging
 import math
 import random
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +28,7 @@ from beam_pipeline.config import Config
 from beam_pipeline.feeds import Arrival, Feed
 from beam_pipeline.job import Job, JobOptions, Summary, quiet_workers, running
 from beam_pipeline.pipeline import fingerprints_of
+from beam_pipeline.progress import standard_error
 from beam_pipeline.runs import root_cause
 from beam_pipeline.setting_aside import POISONED_IN_A_ROW, set_aside
 from transforms.committing import committer_of
@@ -76,8 +76,7 @@ def watch(
       Exception: what stops every video; the dataset stands, and the same call goes on where this one stopped.
     """
     check_output(output, [])
-    stream = sys.stderr
-    say = say or (lambda line: print(line, file=stream, flush=True))
+    say = say or standard_error()
     backlog = Backlog()
     say(f"{_clock()} watching {', '.join(feed.inputs)}")
     told = ""
