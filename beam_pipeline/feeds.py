@@ -54,10 +54,14 @@ class Feed(Protocol):
     """What a watch asks of a source of videos.
 
     `inputs` are as the record of a run names them; `events` is what was told beside arrivals, for that record.
+    `has_looked`: whether what it gave so far is an answer; until then nobody knows that nothing came.
     """
 
     inputs: tuple[str, ...]
     events: list[dict[str, Any]]
+
+    @property
+    def has_looked(self) -> bool: ...
 
     def arrivals(self, wait_s: float) -> list[Arrival]:
         """Wait up to so long for videos; return those that came, whole and each version once."""
@@ -111,6 +115,10 @@ class FolderFeed:
         self._next_look = 0.0
         self._given: dict[str, tuple[str, str]] = {}
         self._seen: dict[str, _Seen] = {}
+
+    @property
+    def has_looked(self) -> bool:
+        return self._looks > 0
 
     def arrivals(self, wait_s: float) -> list[Arrival]:
         left = self._next_look - time.monotonic()

@@ -26,6 +26,7 @@ _KEPT_S = 120
 _AWAY_S = 600.0
 #: How long one request for messages waits for some.
 _PULL_S = 60.0
+_FIRST_ANSWER_S = 10.0
 
 
 class _Patience:
@@ -70,6 +71,12 @@ class SubscriptionFeed:
         self._pubsub, self._storage = _Patience("Pub/Sub"), _Patience("Cloud Storage")
         self._kept_at = time.monotonic()
         self._pulling: concurrent.futures.Future[list[Message]] | None = None
+        self._pulls, self._began = 0, time.monotonic()
+
+    @property
+    def has_looked(self) -> bool:
+        # A request that waits so long waits for messages, and not for a service that has a lot to do.
+        return self._pulls > 0 or time.monotonic() - self._began > _FIRST_ANSWER_S
 
     def arrivals(self, wait_s: float) -> list[Arrival]:
         messages = self._pull(wait_s)
@@ -107,6 +114,7 @@ class SubscriptionFeed:
         if not self._pulling.done():
             return []
         pulled, self._pulling = self._pulling, None
+        self._pulls += 1
         try:
             messages = pulled.result()
         except GoogleAPIError as error:

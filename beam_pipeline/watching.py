@@ -88,6 +88,8 @@ def watch(
                 if len(backlog) < options.run_videos:
                     backlog.add(feed.arrivals(_TICK_S))
                 if not backlog and not feed.events:
+                    if not feed.has_looked:
+                        quiet_since = time.monotonic()
                     continue
                 try:
                     with running("watch", feed.inputs, output, config, job_options) as job:

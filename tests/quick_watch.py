@@ -41,6 +41,7 @@ class ListFeed:
     """Gives these, a list of arrivals each time it is asked, and then nothing."""
 
     inputs = ("/uploads",)
+    has_looked = True
 
     def __init__(self, *batches: list[Arrival]):
         self.events: list[dict] = []

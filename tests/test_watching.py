@@ -297,3 +297,19 @@ def test_an_error_waits_for_what_is_under_way_and_an_interrupt_does_not(quick, t
     assert newest_run(tmp_path)["status"] == (status or "interrupted")
     assert etags(tmp_path) == ({"a": ("1", "ok")} if status else {})
     go.set()
+
+
+def test_a_feed_that_has_not_answered_yet_is_not_idle(quick, tmp_path):
+    feed = ListFeed()
+    feed.has_looked = False
+
+    def batches():
+        began = time.monotonic()
+        while time.monotonic() - began < 1.0:
+            yield []
+        feed.has_looked = True
+        yield [arrival("late")]
+
+    feed.batches = batches()
+    (summary,) = run(feed, tmp_path, quiet_s=0.1, idle_exit_s=0.2)
+    assert summary.outcomes == {"late": "committed"}
