@@ -46,12 +46,13 @@ def bins(values: np.ndarray, *, whole: bool = False) -> Bins:
     usual = float(np.quantile(values, 0.99))
     if high - low > 2 * (usual - low) > 0:
         high = usual
-    step = round_step((high - low) / BINS)
+    # Lengths of clips differ in their last bits: that is no range to divide.
+    step = round_step((high - low) / BINS if high - low > 1e-9 * max(abs(low), abs(high)) else 0.0)
     if whole:
         step = max(1.0, float(math.ceil(step)))
     start = math.floor(low / step + 1e-9) * step
     number = max(1, math.floor((high - start) / step + 1e-9) + 1)
-    at = np.minimum(np.floor((values - start) / step + 1e-9).astype(np.int64), number - 1)
+    at = np.clip(np.floor((values - start) / step + 1e-9).astype(np.int64), 0, number - 1)
     counts = np.bincount(at, minlength=number)
     beyond = int((values > start + step * number).sum())
     return Bins(start, step, tuple(int(count) for count in counts), beyond)

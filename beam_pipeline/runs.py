@@ -30,6 +30,8 @@ _ERROR_LINE = re.compile(r"(?:\w+\.)*[A-Z]\w*(?:Error|Exception|Exit|Lost|Held|F
 #: An address, or the name of a subscription.
 _NO_PATH = re.compile(r"\w+://|projects/[^/]+/subscriptions/[^/]+$")
 
+_BRANCH = re.compile(r"\s*(?:\x1b\[[0-9;]*m)*↳(?:\x1b\[[0-9;]*m)*\s*")
+
 #: How much of a traceback a record keeps.
 _TRACEBACK_CHARACTERS = 20_000
 
@@ -147,7 +149,9 @@ def records_of(directory: Directory) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def root_cause(error: BaseException) -> str:
     """What stopped a job, in a line: the innermost error of the traceback that a runner hands on as text."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # Delta tables draw what came of what as a tree, in colours, with the service's markup at its end.
+    told = re.sub(r": <\?xml[^\n]*", "", _BRANCH.sub(": ", str(error)))
+    lines = [line.strip() for line in told.splitlines() if line.strip()]
     causes = [line for line in lines if _ERROR_LINE.match(line)]
     if causes:
         return causes[-1]

@@ -25,7 +25,9 @@ from beam_pipeline.takedown_records import Words, read_records, strike_out, uris
 from beam_pipeline.usage import UsageError, dataset_folder
 from transforms.files import exists, join, list_files, name_of, remove
 from transforms.finalising import drop_videos, finalise, forget_history
+from transforms.kept_copies import forget
 from transforms.lease import WriterLease
+from transforms.objects import is_object
 from transforms.schemas import SAFE_ID, TABLES
 from transforms.tables import Snapshot, create_tables, open_table, scan_files
 from transforms.tombstones import PREFIX, files_of, read_tombstones, source_digest
@@ -182,6 +184,8 @@ def _remove(dataset_dir: str, remains: _Remains, video_ids: frozenset[str]) -> N
     reports = [path for path in list_files(dataset_dir) if _REPORT.fullmatch(name_of(path))]
     for path in (*reports, *remains.files["media"], *remains.files["reels"]):
         remove(path)
+        if is_object(path):
+            forget(path)
     for name in TABLES:
         drop_videos(dataset_dir, name, video_ids)
     finalise(dataset_dir)

@@ -76,7 +76,8 @@ class Bucket:
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _HOOKS:
             self._hooks[name] = value
-            self._control("POST", "switches", json.dumps({name: self._hooks_url()}).encode())
+            # None: this process is asked no more, and what holds Python's lock while it writes need not wait for it.
+            self._control("POST", "switches", json.dumps({name: self._hooks_url() if value else None}).encode())
         elif name in Bucket.__annotations__:
             self._control("POST", "switches", json.dumps({name: value}).encode())
         else:

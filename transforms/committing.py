@@ -77,7 +77,10 @@ class Committer:
     def __init__(self, dataset_dir: Directory, *, owner: str | None = None, deadline_s: float = DEADLINE_S):
         create_tables(dataset_dir)
         self._dir = dataset_dir
-        self._owner = owner if owner and self._lease_owner() == owner else None
+        held = self._lease_owner()
+        if owner and held not in (None, owner):
+            raise LeaseLost(f"{owner} lost its lease on {dataset_dir} to {held}; run the same command again")
+        self._owner = held and owner
         self._deadline_s = deadline_s
         self._standing = {name: Standing(dataset_dir, name) for name in TABLES}
 

@@ -38,7 +38,7 @@ def check_folder(folder: Directory) -> str:
     if not is_object(written):
         raise ValueError(f"{written} is neither a directory nor gs://BUCKET/FOLDER")
     if not _PLAIN.fullmatch(plain) or {".", ".."} & set(plain.split("/")):
-        raise ValueError(f"a dataset can't stand in {written}; write gs://BUCKET/FOLDER in letters, digits and -_.=+~")
+        raise ValueError(f"a dataset can't stand in {written!r}; write gs://BUCKET/FOLDER in letters, digits, -_.=+~")
     return plain
 
 

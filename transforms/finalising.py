@@ -29,19 +29,19 @@ import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable
 from deltalake.transaction import AddAction, RemoveAction
 
-from transforms.files import Directory, join, name_of, reading, remove, writing
+from transforms.files import Directory, join, list_files, name_of, reading, remove, writing
 from transforms.lease import require_lease
 from transforms.objects import is_object
-from transforms.schemas import STATISTICS, TABLES
-from transforms.tables import (
-    Snapshot,
-    create_tables,
+from transforms.parquet_files import (
+    delta_table,
     pair_keys,
     scan_files,
     table_files,
     table_uri,
     writer_properties,
 )
+from transforms.schemas import STATISTICS, TABLES
+from transforms.tables import Snapshot, create_tables
 
 #: Large enough for scans, small enough to be written anew when one of its videos was replaced.
 TARGET_BYTES = 128 * 1024 * 1024
@@ -80,13 +80,13 @@ def finalise(dataset_dir: Directory, *, retention_hours: int = 0, target_bytes: 
     for name, schema in TABLES.items():
         require_lease(dataset_dir)
         uri = table_uri(dataset_dir, name)
-        DeltaTable(uri).optimize.compact(
+        delta_table(uri).optimize.compact(
             target_size=target_bytes, max_concurrent_tasks=1, writer_properties=writer_properties()
         )
-        table = DeltaTable(uri)
+        table = delta_table(uri)
         if not table.file_uris():
             _replace_files(table, dataset_dir, name, schema, removed=(), added=_write_file(dataset_dir, name, ()))
-        _delete_unused(DeltaTable(uri), uri, retention_hours)
+        _delete_unused(delta_table(uri), uri, retention_hours)
     return removed
 
 
@@ -117,7 +117,7 @@ def drop_videos(dataset_dir: Directory, name: str, video_ids: Iterable[str]) -> 
 
 def _drop(dataset_dir: Directory, name: str, stays: Callable[[pa.RecordBatch], pa.Array]) -> int:
     """Write those files anew that hold rows which do not stay; `stays` needs video_id and run_id alone."""
-    table, schema = DeltaTable(table_uri(dataset_dir, name)), TABLES[name]
+    table, schema = delta_table(table_uri(dataset_dir, name)), TABLES[name]
     affected, gone = [], 0
     for uri in table_files(table, dataset_dir, name):
         batches = scan_files([uri], schema, ["video_id", "run_id"])
@@ -144,16 +144,15 @@ def forget_history(dataset_dir: Directory) -> None:
     for name in TABLES:
         require_lease(dataset_dir)
         uri = table_uri(dataset_dir, name)
-        table = DeltaTable(uri)
+        table = delta_table(uri)
         kept = {key: table.metadata().configuration.get(key) for key in _RETENTIONS}
         table.alter.set_table_properties(dict.fromkeys(_RETENTIONS, _AT_ONCE))
         table.create_checkpoint()
-        for entry in () if is_object(uri) else (pathlib.Path(uri) / "_delta_log").iterdir():
-            version = entry.name.partition(".")[0]
-            # Expiry goes by the file's time, which another machine's clock may have set in the future.
+        # Not `cleanup_metadata`: it goes by the files' times, which another machine's clock may have set in the future.
+        for path in list_files(join(uri, "_delta_log")):
+            version = name_of(path).partition(".")[0]
             if version.isdigit() and int(version) < table.version():
-                os.utime(entry, (0, 0))
-        table.cleanup_metadata()
+                remove(path)
         # One that is zero is from a call that was killed.
         table.alter.set_table_properties(
             {key: value if value not in (None, _AT_ONCE) else _RETENTIONS[key] for key, value in kept.items()}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 import stat
 import tempfile
 import time
@@ -22,6 +23,8 @@ from transforms.objects import Version, download
 #: What the copies may take of the disk for temporary files (TMPDIR).
 KEPT_BYTES = 4 << 30
 
+#: How what has no name yet is called: what is written, and what is being fetched.
+_UNFINISHED = (".tmp", ".part")
 #: What was not touched for so long and has no name yet is a killed process's.
 _ABANDONED_S = 3600.0
 
@@ -34,7 +37,8 @@ def kept_copy(uri: str, version: Version) -> str:
     """
     path = _path_of(uri, version.generation)
     with contextlib.suppress(FileNotFoundError):
-        os.utime(path)
+        # That of the last access alone: by the other one readers know a file again.
+        os.utime(path, ns=(time.time_ns(), os.stat(path).st_mtime_ns))
         return path
     with new_copy() as aside:
         download(uri, version, aside)
@@ -60,17 +64,28 @@ def keep(path: str, uri: str, generation: str) -> None:
     _sweep(kept)
 
 
+def forget(uri: str) -> None:
+    """Remove the copies of an object, of whatever version, from this machine."""
+    with os.scandir(_folder()) as entries:
+        for entry in entries:
+            if entry.name.startswith(f"{_digest(uri)}-"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(entry.path)
+
+
 def _sweep(newest: str) -> None:
     copies = []
     with os.scandir(os.path.dirname(newest)) as entries:
         for entry in entries:
             with contextlib.suppress(FileNotFoundError):
                 found = entry.stat(follow_symlinks=False)
-                if not entry.name.endswith(".tmp"):
-                    copies.append((found.st_mtime, found.st_size, entry.path))
+                if not entry.name.endswith(_UNFINISHED):
+                    copies.append((found.st_atime_ns, found.st_size, entry.path))
                 elif time.time() - found.st_mtime > _ABANDONED_S:
                     os.unlink(entry.path)
-    over = sum(size for _, size, _ in copies) - KEPT_BYTES
+    taken = sum(size for _, size, _ in copies)
+    # The other half of a small disk is for what is written next.
+    over = taken - min(KEPT_BYTES, (taken + shutil.disk_usage(os.path.dirname(newest)).free) // 2)
     for _, size, path in sorted(copies):
         if over <= 0:
             return
@@ -83,7 +98,8 @@ def _sweep(newest: str) -> None:
 def _folder() -> str:
     """The folder, which must be this user's alone: decoders and models read what lies in it."""
     folder = os.path.join(tempfile.gettempdir(), f"reelscribe-kept-{os.getuid()}")
-    os.makedirs(folder, mode=0o700, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(folder, 0o700)
     found = os.lstat(folder)
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise PermissionError(f"{folder} must be a directory that is yours alone; remove it, or set TMPDIR")
@@ -91,4 +107,8 @@ def _folder() -> str:
 
 
 def _path_of(uri: str, generation: str) -> str:
-    return os.path.join(_folder(), f"{hashlib.sha256(uri.encode()).hexdigest()[:32]}-{generation}")
+    return os.path.join(_folder(), f"{_digest(uri)}-{generation}")
+
+
+def _digest(uri: str) -> str:
+    return hashlib.sha256(uri.encode()).hexdigest()[:32]

@@ -231,10 +231,15 @@ class WriterLease:
         self._stop.set()
         if self._renewer is not None:
             self._renewer.join()
-        content, version = self._place.read()
-        if self._is_ours(content):
-            # Work that was abandoned leaves its lease to say so; expired, so that the next writer need not wait.
-            self._place.swap(version, None if kind is None else self._content(0.0))
+        try:
+            content, version = self._place.read()
+            if self._is_ours(content):
+                # Work that was abandoned leaves its lease to say so; expired, so that the next writer need not wait.
+                self._place.swap(version, None if kind is None else self._content(0.0))
+        except (OSError, objects.StorageError):
+            # It expires by itself, and what stopped the work says more than this.
+            if kind is None:
+                raise
 
     def ensure_held(self) -> None:
         """Raise `LeaseLost` if another writer took over, as it may after this one was suspended for long."""

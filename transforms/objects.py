@@ -214,9 +214,11 @@ def writing(uri: str) -> Iterator[BinaryIO]:
     """A file that becomes an object when the block ends well, and never otherwise. Raises as `write` does."""
     with tempfile.TemporaryFile() as aside:
         yield aside
+        size = aside.seek(0, os.SEEK_END)
         aside.seek(0)
         with _asking(uri, "written") as (client, limits):
-            _blob(client, uri).upload_from_file(aside, **limits)
+            # With its size, or what is small would take two requests, too.
+            _blob(client, uri).upload_from_file(aside, size=size, **limits)
 
 
 def _blob(client: Any, uri: str) -> Any:

@@ -15,6 +15,10 @@ import pyarrow.dataset as pa_dataset
 from deltalake import DeltaTable, WriterProperties
 
 from transforms.files import Directory, check_folder, name_of, reading
+from transforms.objects import is_object
+
+#: As patient as Google's client (see `transforms.objects`).
+_PATIENCE = {"connect_timeout": "10s", "timeout": "60s", "max_retries": "100", "retry_timeout": "90s"}
 
 _BAD_IN_PATHS = re.compile(r"[%\[\]^|\\\x00-\x1f\x7f]")
 
@@ -33,6 +37,21 @@ def table_uri(dataset_dir: Directory, name: str) -> str:
         if bad:
             raise ValueError(f"a dataset can't stand in {directory!r}: {bad.group()!r} in its path breaks Delta tables")
     return f"{directory.rstrip('/')}/{name}"
+
+
+def delta_table(uri: str) -> DeltaTable:
+    """The table as of now; its requests are tried again for a while when the service stumbles."""
+    return DeltaTable(uri, storage_options=storage_options(uri))
+
+
+def is_delta_table(uri: str) -> bool:
+    """Whether there is a table."""
+    return DeltaTable.is_deltatable(uri, storage_options=storage_options(uri))
+
+
+def storage_options(uri: str) -> dict[str, str] | None:
+    """How long deltalake tries: by default it gives up after some seconds."""
+    return _PATIENCE if is_object(uri) else None
 
 
 def table_files(table: DeltaTable, dataset_dir: Directory, name: str) -> list[str]:

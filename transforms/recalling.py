@@ -19,14 +19,14 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
-from deltalake import DeltaTable
 
+from transforms.parquet_files import is_delta_table, table_uri
 from transforms.reading import Source
 from transforms.records import Answers, Candidate, DeadLetter, Earlier, EarlierClip, RejectedSpan, Span
 from transforms.rows import Fingerprints, costs_the_clip
 from transforms.schemas import MEASURE_STAGE, TABLES
 from transforms.standing import Standing, rows_by_video
-from transforms.tables import CurrentVideo, table_uri
+from transforms.tables import CurrentVideo
 
 Row = Mapping[str, Any]
 Rows = Mapping[str, Sequence[Row]]
@@ -161,7 +161,7 @@ class Memory:
             return self._look(video_ids)
 
     def _look(self, video_ids: Sequence[str]) -> dict[str, Rows]:
-        if not DeltaTable.is_deltatable(table_uri(self._dir, "videos")):
+        if not is_delta_table(table_uri(self._dir, "videos")):
             return {}
         # Before the other tables: what it names stands in them.
         videos = self._table("videos")

@@ -10,11 +10,11 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import DeltaTable
 
 from transforms.files import Directory
+from transforms.parquet_files import delta_table, pair_keys, scan_files, table_files, table_uri
 from transforms.schemas import TABLES
-from transforms.tables import CurrentVideo, pair_keys, scan_files, table_files, table_uri
+from transforms.tables import CurrentVideo
 
 Pair = tuple[str, str]
 
@@ -24,7 +24,7 @@ class Standing:
 
     def __init__(self, dataset_dir: Directory, name: str):
         self._dir, self.name = dataset_dir, name
-        self.table = DeltaTable(table_uri(dataset_dir, name))
+        self.table = delta_table(table_uri(dataset_dir, name))
         self._pairs: dict[str, frozenset[Pair]] = {}
         self._runs: dict[str, str] = {}
 

@@ -22,11 +22,14 @@ from deltalake import DeltaTable, write_deltalake
 from deltalake import Schema as DeltaSchema
 from deltalake.exceptions import DeltaError
 
-from transforms.files import Directory, join, list_files
+from transforms.files import Directory, exists, join, list_files
 from transforms.objects import is_object
 from transforms.parquet_files import (
+    delta_table,
+    is_delta_table,
     pair_keys,
     scan_files,
+    storage_options,
     table_files,
     table_uri,
     writer_properties,
@@ -108,7 +111,8 @@ def check_output(dataset_dir: str, sources: Iterable[str]) -> None:
             raise OutputError(
                 f"the input {source} stands in {inside}, which is the dataset's own; take another --output"
             )
-    if DeltaTable.is_deltatable(videos):
+    # A run that was cut short as it began left its lease, and a record, before there was a table.
+    if is_delta_table(videos) or exists(join(dataset_dir, ".lease")):
         return
     for folder in folders:
         if _is_strangers(folder):
@@ -132,9 +136,9 @@ def create_tables(dataset_dir: Directory) -> None:
     """
     for name, schema in TABLES.items():
         uri = table_uri(dataset_dir, name)
-        if not DeltaTable.is_deltatable(uri):
+        if not is_delta_table(uri):
             _create(uri, name, schema)
-        table = DeltaTable(uri)
+        table = delta_table(uri)
         if any(_has_columns(table, earlier) for earlier in earlier_schemas(name)):
             table = _widen(table, dataset_dir, name)
         if not _has_columns(table, schema):
@@ -159,9 +163,9 @@ def _widen(table: DeltaTable, dataset_dir: Directory, name: str) -> DeltaTable:
         write_deltalake(table, rows, mode="overwrite", schema_mode="overwrite", writer_properties=writer_properties())
     except DeltaError:
         # Another writer may have been faster.
-        if not _has_columns(DeltaTable(uri), schema):
+        if not _has_columns(delta_table(uri), schema):
             raise
-    return DeltaTable(uri)
+    return delta_table(uri)
 
 
 def _create(uri: str, name: str, schema: pa.Schema) -> None:
@@ -173,19 +177,26 @@ def _create(uri: str, name: str, schema: pa.Schema) -> None:
         "delta.checkpointInterval": "20",
     }
     try:
-        DeltaTable.create(uri, schema, mode="ignore", name=name, configuration=configuration)
+        DeltaTable.create(
+            uri,
+            schema,
+            mode="ignore",
+            name=name,
+            configuration=configuration,
+            storage_options=storage_options(uri),
+        )
     except DeltaError:
         # Another creator was faster; whether it made the same table is checked by the caller.
-        if not DeltaTable.is_deltatable(uri):
+        if not is_delta_table(uri):
             raise
 
 
 def open_table(dataset_dir: Directory, name: str) -> DeltaTable:
     """The table as of now, or a `NoDataset` that says what to do."""
     uri = table_uri(dataset_dir, name)
-    if not DeltaTable.is_deltatable(uri):
+    if not is_delta_table(uri):
         raise NoDataset(f"{dataset_dir} is no dataset: it has no table {name}; make one with `reelscribe curate`")
-    return DeltaTable(uri)
+    return delta_table(uri)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -291,7 +302,7 @@ def scan_table(dataset_dir: Directory, name: str, columns: Sequence[str] | None 
 
 def current_videos(dataset_dir: Directory) -> dict[str, CurrentVideo]:
     """What stands of every video, by video_id; nothing where there is no dataset yet."""
-    if not DeltaTable.is_deltatable(table_uri(dataset_dir, "videos")):
+    if not is_delta_table(table_uri(dataset_dir, "videos")):
         return {}
     names = [field.name for field in dataclasses.fields(CurrentVideo)]
     rows = read_table(dataset_dir, "videos", names).to_pylist()
