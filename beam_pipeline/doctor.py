@@ -21,6 +21,7 @@ from typing import Literal
 
 from beam_pipeline.checks import Check, State, free_gb, nearest_folder
 from beam_pipeline.doctor_models import check_models
+from beam_pipeline.runs import root_cause
 from transforms.files import check_folder, join
 from transforms.objects import ABSENT, Refused, StorageError, delete, write
 
@@ -183,11 +184,16 @@ def check_output(output: str) -> list[Check]:
 
 
 def check_bucket(output: str) -> Check:
-    """Can objects be made and deleted where the dataset shall go, on the condition that nobody else was faster?"""
+    """Can objects be made and deleted where the dataset shall go, and can Delta tables reach it?"""
+    from deltalake.exceptions import DeltaError
+
+    from transforms.parquet_files import is_delta_table, table_uri
+
     bucket = "/".join(output.split("/")[:3])
     try:
         uri = join(check_folder(output), f".reelscribe-doctor-{uuid.uuid4().hex}")
         delete(uri, write(uri, b"x", replacing=ABSENT))
+        is_delta_table(table_uri(output, "videos"))
     except ValueError as error:
         return Check("output", "fail", str(error), "reelscribe curate --output gs://BUCKET/FOLDER ...")
     except FileNotFoundError:
@@ -197,6 +203,10 @@ def check_bucket(output: str) -> Check:
         return Check("output", "fail", str(error), fix)
     except StorageError as error:
         return Check("output", "fail", str(error), "try again; see https://status.cloud.google.com")
+    except (OSError, DeltaError) as error:
+        # Google's client was let in: Delta's takes fewer kinds of credentials.
+        fix = "export GOOGLE_APPLICATION_CREDENTIALS=FILE.json   # of a service account"
+        return Check("output", "fail", f"Delta tables cannot reach {output}: {root_cause(error)}", fix)
     return Check("output", "ok", f"{output} is writable")
 
 

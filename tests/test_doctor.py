@@ -190,6 +190,23 @@ def test_an_output_that_cannot_be_written_fails_in_one_line(tmp_path):
     assert elsewhere.what == "s3://bucket/dataset is neither a directory nor gs://"
 
 
+def test_a_bucket_is_tried_by_both_clients_and_left_as_it_was(gcs, monkeypatch):
+    assert doctor.check_bucket("gs://bucket/talks") == Check("output", "ok", "gs://bucket/talks is writable")
+    assert gcs.names() == []
+    absent = doctor.check_bucket("gs://nobody/talks")
+    assert (absent.what, absent.fix) == ("there is no bucket gs://nobody", "gcloud storage buckets create gs://nobody")
+    unsafe = doctor.check_bucket("gs://bucket/a b")
+    assert unsafe.what.startswith("a dataset can't stand in 'gs://bucket/a b'")
+    gcs.refuse = 403
+    refused = doctor.check_bucket("gs://bucket/talks")
+    assert (refused.state, "roles/storage.objectUser" in refused.fix) == ("fail", True)
+    gcs.refuse = None
+    monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT_KEY", "no key")
+    locked_out = doctor.check_bucket("gs://bucket/talks")
+    assert locked_out.what.startswith("Delta tables cannot reach gs://bucket/talks: ")
+    assert "GOOGLE_APPLICATION_CREDENTIALS" in locked_out.fix
+
+
 @pytest.mark.parametrize(("free_gb", "state"), [(0.5, "fail"), (5, "warn"), (500, "ok")])
 def test_scarce_space_is_told(tmp_path, monkeypatch, free_gb, state):
     usage = types.SimpleNamespace(free=int(free_gb * 2**30))
