@@ -200,7 +200,7 @@ def _takedown(args: argparse.Namespace, commands: dict[str, argparse.ArgumentPar
         print(take_down(args.dataset, args.video, args.reason).describe())
     except (NoDataset, LeaseHeld, TombstoneError) as error:
         return complain(str(error), 1)
-    except UsageError:
+    except (UsageError, ModuleNotFoundError):
         raise
     except Exception as error:
         return complain(f"the takedown was cut short: {root_cause(error)}; the same command finishes it", 1)

@@ -143,10 +143,6 @@ def dataset_folder(text: str) -> str:
         return folder
     except (ValueError, FileNotFoundError, Refused, NoCredentials) as error:
         raise UsageError(str(error)) from error
-    except ImportError as error:
-        if not (error.name or "").startswith("google"):
-            raise
-        raise UsageError(f"{text} needs more packages; run: pip install 'reelscribe[gcp]'") from error
 
 
 def check_beam_flags(flags: Sequence[str], command: str, own: Sequence[str]) -> None:
