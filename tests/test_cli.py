@@ -57,10 +57,10 @@ WATCH = ["watch", "--subscription", SUBSCRIPTION, "--output", "OUT"]
         ),
         (["redrive", "OUT", "--older-than", "99999999d"], "'99999999d' is longer than a hundred years"),
         (["redrive", "OUT", "--older-than", "36526d"], "'36526d' is longer than a hundred years"),
-        (["redrive", "gs://bucket/a b"], "can't stand in gs://bucket/a b; write gs://BUCKET/FOLDER in letters"),
+        (["redrive", "gs://bucket/a b"], "can't stand in 'gs://bucket/a b'; write gs://BUCKET/FOLDER in letters"),
         (["redrive", "s3://bucket/x", "--dry-run"], "s3://bucket/x is neither a directory nor gs://BUCKET/FOLDER"),
-        (["verify", "gs://bucket/a b"], "can't stand in gs://bucket/a b; write gs://BUCKET/FOLDER in letters"),
-        (["report", "gs://bucket/a b"], "can't stand in gs://bucket/a b; write gs://BUCKET/FOLDER in letters"),
+        (["verify", "gs://bucket/a b"], "can't stand in 'gs://bucket/a b'; write gs://BUCKET/FOLDER in letters"),
+        (["report", "gs://bucket/a b"], "can't stand in 'gs://bucket/a b'; write gs://BUCKET/FOLDER in letters"),
         (
             ["takedown", "s3://bucket/x", "--video", "a"],
             "s3://bucket/x is neither a directory nor gs://BUCKET/FOLDER",
