@@ -223,6 +223,7 @@ def test_help_names_the_commands_that_are_there_and_no_others(capsys):
         "verify",
         "takedown",
         "report",
+        "stats",
         "evaluate",
         "calibrate",
         "doctor",
