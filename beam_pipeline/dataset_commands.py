@@ -1,4 +1,4 @@
-"""The commands that take clips out of a dataset (`stats`): their arguments, and how their errors are told."""
+"""The commands that take clips out of a dataset (`stats`, `split`): their arguments, and how their errors are told."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import Callable
 
-from beam_pipeline.usage import UsageError, complain, dataset_folder
+from beam_pipeline.usage import UsageError, complain, dataset_folder, fraction, positive, score, whole
 
 Command = Callable[..., argparse.ArgumentParser]
 Commands = dict[str, argparse.ArgumentParser]
@@ -19,12 +19,31 @@ def add_to(command: Command) -> None:
     stats.add_argument("dataset", metavar="DIR")
     stats.add_argument("--json", metavar="FILE", help="write the figures there, too")
 
+    split = command("split", _told(_split), "split a dataset into train, val and test, disjoint by source")
+    add = split.add_argument
+    add("dataset", metavar="DIR")
+    _output(split, "train.parquet, val.parquet, test.parquet and split.json")
+    add("--val", type=fraction, default=0.05, metavar="SHARE", help="of the sources (0.05)")
+    add("--test", type=fraction, default=0.05, metavar="SHARE", help="of the sources (0.05)")
+    add("--seed", type=whole, default=0, metavar="N", help="another one, another split (0)")
+    add("--min-score", type=score, metavar="S", help="only clips whose matching score is greater (0.43 in Panda-70M)")
+    add("--max-clips-per-source", type=positive, metavar="K", help="at most so many clips of a source, by lot")
+    add("--limit", type=positive, metavar="N", help="at most so many clips in all")
+    add("--balance", metavar="COLUMN", help="a text column of clips, whose values shall be even")
+
+
+def _output(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("--output", required=True, metavar="OUT", help=f"a new folder for {what}")
+    parser.add_argument("--overwrite", action="store_true", help="replace what the same command wrote there before")
+
 
 def _told(run: Callable[[argparse.Namespace], str]) -> Callable[[argparse.Namespace, Commands], int]:
     """Make a command of what returns the lines to print: its errors are told in one."""
 
     def told(args: argparse.Namespace, commands: Commands) -> int:
         from beam_pipeline.runs import root_cause
+        from transforms.by_source import SubsetError
+        from transforms.new_folders import FolderError
         from transforms.objects import StorageError
         from transforms.tables import NoDataset
         from transforms.tombstones import TombstoneError
@@ -33,6 +52,8 @@ def _told(run: Callable[[argparse.Namespace], str]) -> Callable[[argparse.Namesp
             print(run(args))
         except (NoDataset, StorageError, TombstoneError) as error:
             return complain(str(error), 1)
+        except (FolderError, SubsetError) as error:
+            raise UsageError(str(error)) from error
         except (UsageError, ModuleNotFoundError, BrokenPipeError):
             raise
         except Exception as error:
@@ -51,3 +72,17 @@ def _stats(args: argparse.Namespace) -> str:
     if args.json:
         write(args.json, (json.dumps(found.as_json(), indent=1, ensure_ascii=False) + "\n").encode())
     return describe(found)
+
+
+def _split(args: argparse.Namespace) -> str:
+    from beam_pipeline.split import MANIFEST, SplitOptions, describe, split_dataset
+    from transforms.new_folders import check_new
+
+    names = ("val", "test", "seed", "min_score", "max_clips_per_source", "limit", "balance")
+    try:
+        options = SplitOptions(**{name: getattr(args, name) for name in names})
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    dataset, output = dataset_folder(args.dataset), dataset_folder(args.output)
+    check_new(output, MANIFEST, dataset, overwrite=args.overwrite)
+    return describe(split_dataset(dataset, output, options), output)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import difflib
+import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -41,6 +42,24 @@ def positive(text: str) -> int:
     if not text.isdigit() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 up")
     return int(text)
+
+
+def whole(text: str) -> int:
+    """A whole number from 0 up."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 up")
+    return int(text)
+
+
+def score(text: str) -> float:
+    """A matching score: any finite number."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
+    return value
 
 
 def fraction(text: str) -> float:

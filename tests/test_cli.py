@@ -224,6 +224,7 @@ def test_help_names_the_commands_that_are_there_and_no_others(capsys):
         "takedown",
         "report",
         "stats",
+        "split",
         "evaluate",
         "calibrate",
         "doctor",
