@@ -1,4 +1,4 @@
-"""The commands that take clips out of a dataset (`stats`, `split`): their arguments, and how their errors are told."""
+"""The commands that take clips out of a dataset (`stats`, `split`, `export`): their arguments, how errors are told."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable
 
 from beam_pipeline.usage import UsageError, complain, dataset_folder, fraction, positive, score, whole
+from model_handlers.nearest import nearest
 
 Command = Callable[..., argparse.ArgumentParser]
 Commands = dict[str, argparse.ArgumentParser]
@@ -30,6 +31,19 @@ def add_to(command: Command) -> None:
     add("--max-clips-per-source", type=positive, metavar="K", help="at most so many clips of a source, by lot")
     add("--limit", type=positive, metavar="N", help="at most so many clips in all")
     add("--balance", metavar="COLUMN", help="a text column of clips, whose values shall be even")
+
+    export = command("export", _told(_export), "write a dataset's clips in another ecosystem's format")
+    add = export.add_argument
+    add("dataset", metavar="DIR")
+    add("--to", required=True, metavar="FORMAT", help="panda70m-csv")
+    _output(export, "the files and shards.json")
+    add(
+        "--subset", metavar="FILE.parquet", help="only its clips: a part of `split`, or any file with clip_id, video_id"
+    )
+    add("--frames", type=positive, metavar="N", help="JPEG frames of clips that have no file of their own")
+    add("--embeddings", action="store_true", help="the clips' embeddings, too")
+    add("--shard-clips", type=positive, metavar="N", help="at most so many clips in a file (10000)")
+    add("--shard-mb", type=positive, metavar="N", help="at most about so many MB in a file (1000)")
 
 
 def _output(parser: argparse.ArgumentParser, what: str) -> None:
@@ -86,3 +100,22 @@ def _split(args: argparse.Namespace) -> str:
     dataset, output = dataset_folder(args.dataset), dataset_folder(args.output)
     check_new(output, MANIFEST, dataset, overwrite=args.overwrite)
     return describe(split_dataset(dataset, output, options), output)
+
+
+def _export(args: argparse.Namespace) -> str:
+    from beam_pipeline.export import MANIFEST, ExportOptions, describe, export, forms, has_pictures
+    from transforms.new_folders import check_new
+
+    if args.to not in forms():
+        raise UsageError(f"there is no format {args.to!r}; {nearest(args.to, forms())}")
+    for flag in ("frames", "embeddings", "shard_clips", "shard_mb"):
+        if getattr(args, flag) and not has_pictures(args.to):
+            raise UsageError(f"--{flag.replace('_', '-')} is not for {args.to}, which is one file of text")
+    given = {
+        name: getattr(args, name) for name in ("subset", "frames", "embeddings", "shard_clips") if getattr(args, name)
+    }
+    if args.shard_mb:
+        given["shard_bytes"] = args.shard_mb * 1_000_000
+    dataset, output = dataset_folder(args.dataset), dataset_folder(args.output)
+    check_new(output, MANIFEST, dataset, overwrite=args.overwrite)
+    return describe(export(dataset, output, ExportOptions(args.to, **given)), output)

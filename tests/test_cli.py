@@ -225,6 +225,7 @@ def test_help_names_the_commands_that_are_there_and_no_others(capsys):
         "report",
         "stats",
         "split",
+        "export",
         "evaluate",
         "calibrate",
         "doctor",

@@ -22,8 +22,9 @@ from transforms.records import (
     StitchedVideo,
     Video,
 )
-from transforms.rows import AssembleVideos, failed_video_rows, timecode, video_rows
+from transforms.rows import AssembleVideos, failed_video_rows, video_rows
 from transforms.schemas import CLIPS, FAILURES, REJECTED, VIDEOS, rows_to_table
+from transforms.timecodes import timecode
 
 FINGERPRINTS = {"split": "s", "embed": "e", "captions": "c", "select": "x"}
 WHEN = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)

@@ -33,6 +33,7 @@ from transforms.records import (
     Video,
 )
 from transforms.schemas import SCHEMA_VERSION, VideoRows, spares_the_span
+from transforms.timecodes import timecode
 
 _log = logging.getLogger(__name__)
 
@@ -49,17 +50,6 @@ class LostClip:
     clip: Clip
     embedding: Vector
     candidates: tuple[Candidate, ...] = ()
-
-
-def timecode(seconds: float) -> str:
-    """Seconds as "H:MM:SS.mmm", the form that Panda-70M's files use; hours go past 24.
-
-    >>> timecode(3723.5)
-    '1:02:03.500'
-    """
-    total_ms = round(seconds * 1000)
-    minutes, ms = divmod(total_ms, 60_000)
-    return f"{minutes // 60}:{minutes % 60:02d}:{ms // 1000:02d}.{ms % 1000:03d}"
 
 
 def clip_row(

@@ -1,0 +1,78 @@
+"""The pictures that go along with an exported clip: its own file where it has one, else frames out of the reel.
+
+found = Pictures("out", frames=8).of_source("holiday-23e39a1fb50c", etag); found.frames(1.5, 9.0)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from transforms.files import Directory, join, list_files, name_of, read
+from transforms.objects import is_object
+from transforms.reel import Reel, ReelError
+from transforms.reels import reel_of, reels_of
+from transforms.schemas import CLIPS, SAFE_ID
+
+
+class Pictures:
+    """Finds the pictures of a dataset's clips.
+
+    Args:
+      frames: how many to take of a clip that has no file; 0 for none.
+    """
+
+    def __init__(self, dataset_dir: Directory, frames: int):
+        self._dataset_dir, self._frames = dataset_dir, frames
+        self._files = {} if "clip_file" in CLIPS.names else _media(dataset_dir)
+
+    def of_source(self, video_id: str, etag: str) -> SourcePictures:
+        """The pictures of one source.
+
+        Args:
+          etag: of the version that is committed; a reel of another one shows something else.
+        """
+        reel = None
+        if self._frames and SAFE_ID.fullmatch(video_id):
+            try:
+                reel = Reel.open(reel_of(reels_of(self._dataset_dir), video_id))
+            except ReelError:
+                reel = None
+        return SourcePictures(
+            self._dataset_dir, self._files, reel if reel and reel.etag == etag else None, self._frames
+        )
+
+
+class SourcePictures:
+    """The pictures of one source's clips."""
+
+    def __init__(self, dataset_dir: Directory, files: Mapping[str, str], reel: Reel | None, count: int):
+        self._dataset_dir, self._files, self._reel, self._count = dataset_dir, files, reel, count
+
+    def file(self, row: Mapping[str, Any]) -> tuple[str, bytes] | None:
+        """A clip's own file as (kind, contents); None where it has none, or it has gone."""
+        name = row.get("clip_file") or self._files.get(row["clip_id"])
+        if not name:
+            return None
+        path = name if is_object(name) or name.startswith("/") else join(self._dataset_dir, name)
+        try:
+            return name_of(path).rpartition(".")[2].lower(), read(path)
+        except FileNotFoundError:
+            return None
+
+    def frames(self, start_s: float, end_s: float) -> tuple[bytes, ...]:
+        """JPEG files of up to as many frames as were asked for, evenly spread; none where there is no reel."""
+        if self._reel is None:
+            return ()
+        try:
+            return tuple(self._reel.jpegs(self._reel.uniform(start_s, end_s, self._count)))
+        except (ReelError, pa.ArrowInvalid, OSError):
+            return ()
+
+
+def _media(dataset_dir: Directory) -> dict[str, str]:
+    """The files of `media/` by clip_id: a file is a clip's by its name up to the first dot, which no id has."""
+    names = (name_of(path) for path in list_files(join(dataset_dir, "media")))
+    return {name.partition(".")[0]: f"media/{name}" for name in names if name.partition(".")[0] and "." in name}
