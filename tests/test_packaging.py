@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGES = ("beam_pipeline", "model_handlers", "transforms")
 #: The extras of `make install`.
-INSTALLED = ("local", "endpoint", "gcp", "metrics", "demo", "dev", "transnet")
+INSTALLED = ("local", "endpoint", "gcp", "metrics", "export", "demo", "dev", "transnet")
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_the_base_install_brings_neither_torch_nor_beam(wheel):
 
 def test_every_package_that_the_code_imports_is_asked_for_by_an_extra(wheel):
     requirements = _requirements(wheel)
-    extras = ("local", "endpoint", "vllm", "gcp", "metrics", "demo", "launcher", "transnet")
+    extras = ("local", "endpoint", "vllm", "gcp", "metrics", "export", "demo", "launcher", "transnet")
     asked = set().union(*(_of(extra, requirements) for extra in extras))
     # markupsafe is half of jinja2.
     asked |= {"markupsafe"}
@@ -127,7 +127,7 @@ def _pins(file: str) -> dict[str, list[Requirement]]:
     [
         (
             "constraints.txt",
-            ("local", "endpoint", "gcp", "metrics", "demo", "dev", "transnet"),
+            INSTALLED,
             ("3.11", "3.12", "3.13"),
         ),
         ("constraints-tensorflow.txt", ("tensorflow",), ("3.11", "3.12")),
