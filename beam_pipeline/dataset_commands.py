@@ -35,7 +35,7 @@ def add_to(command: Command) -> None:
     export = command("export", _told(_export), "write a dataset's clips in another ecosystem's format")
     add = export.add_argument
     add("dataset", metavar="DIR")
-    add("--to", required=True, metavar="FORMAT", help="panda70m-csv or webdataset")
+    add("--to", required=True, metavar="FORMAT", help="panda70m-csv, webdataset or tfrecord")
     _output(export, "the files and shards.json")
     add(
         "--subset", metavar="FILE.parquet", help="only its clips: a part of `split`, or any file with clip_id, video_id"

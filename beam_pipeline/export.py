@@ -121,7 +121,7 @@ class Shards:
 
 def forms() -> list[str]:
     """The formats."""
-    return ["panda70m-csv", "webdataset"]
+    return ["panda70m-csv", "webdataset", "tfrecord"]
 
 
 def has_pictures(form: str) -> bool:
@@ -182,6 +182,10 @@ def _form(name: str) -> Form | None:
         from beam_pipeline.export_webdataset import WebDataset
 
         return WebDataset()
+    if name == "tfrecord":
+        from beam_pipeline.export_tfrecord import TFRecord
+
+        return TFRecord()
     return None
 
 
