@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -79,7 +80,7 @@ class Form(Protocol):
 
     suffix: str
 
-    def open(self, file: BinaryIO) -> SampleWriter: ...
+    def open(self, file: io.RawIOBase) -> SampleWriter: ...
 
 
 class Shards:

@@ -26,7 +26,7 @@ class Pictures:
 
     def __init__(self, dataset_dir: Directory, frames: int):
         self._dataset_dir, self._frames = dataset_dir, frames
-        self._files = {} if "clip_file" in CLIPS.names else _media(dataset_dir)
+        self._files = {} if "clip_file" in CLIPS.names else media_files(dataset_dir)
 
     def of_source(self, video_id: str, etag: str) -> SourcePictures:
         """The pictures of one source.
@@ -72,7 +72,7 @@ class SourcePictures:
             return ()
 
 
-def _media(dataset_dir: Directory) -> dict[str, str]:
+def media_files(dataset_dir: Directory) -> dict[str, str]:
     """The files of `media/` by clip_id: a file is a clip's by its name up to the first dot, which no id has."""
     names = (name_of(path) for path in list_files(join(dataset_dir, "media")))
     return {name.partition(".")[0]: f"media/{name}" for name in names if name.partition(".")[0] and "." in name}

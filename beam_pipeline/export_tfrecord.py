@@ -13,10 +13,11 @@ and `clip` is its own file.
 from __future__ import annotations
 
 import functools
+import io
 import math
 import struct
 from collections.abc import Iterable, Mapping
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -39,7 +40,7 @@ class TFRecord:
         example_class()
         self._checksum = google_crc32c.value
 
-    def open(self, file: BinaryIO) -> RecordWriter:
+    def open(self, file: io.RawIOBase) -> RecordWriter:
         """Begin a file."""
         return RecordWriter(file, self._checksum)
 
@@ -47,7 +48,7 @@ class TFRecord:
 class RecordWriter:
     """Writes one file of records."""
 
-    def __init__(self, file: BinaryIO, checksum: Any):
+    def __init__(self, file: io.RawIOBase, checksum: Any):
         self._file, self._checksum = file, checksum
 
     def write(self, sample: ClipSample) -> None:
@@ -79,7 +80,7 @@ def features_of(sample: ClipSample) -> dict[str, list[bytes] | list[int] | list[
 
 def _features(name: str, kind: pa.DataType, value: Any) -> dict[str, Any]:
     if pa.types.is_list(kind) and pa.types.is_struct(kind.value_type):
-        found = {}
+        found: dict[str, Any] = {}
         for field in kind.value_type:
             column = [one[field.name] for one in value or []]
             found |= _typed(f"{name}/{field.name}", field.type, [_absent(field.type, one) for one in column])

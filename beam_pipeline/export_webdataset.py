@@ -12,7 +12,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +29,7 @@ class WebDataset:
 
         self._writer = webdataset.TarWriter
 
-    def open(self, file: BinaryIO) -> ShardWriter:
+    def open(self, file: io.RawIOBase) -> ShardWriter:
         """Begin a shard."""
         # PAX, as the older format ends at names of 100 characters, and a clip_id may have 128.
         writer = self._writer(file, encoder=False, mtime=0, user="reelscribe", group="reelscribe", format="PAX_FORMAT")

@@ -189,6 +189,16 @@ def clips_by_source(
         yield found
 
 
+def read_subset(path: str) -> pa.Table:
+    """The `clip_id` and `video_id` of a subset, in memory.
+
+    Raises:
+      SubsetError: it names no clips.
+    """
+    _check_subset(path)
+    return pa.Table.from_batches(_subset(path))
+
+
 def _check_subset(path: str) -> None:
     """Before hours of reading: is it there, and does it name clips?"""
     try:
