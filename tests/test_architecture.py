@@ -141,7 +141,18 @@ LOCAL = "apache_beam,torch,torchvision,transformers,av,cv2,scenedetect,lpips,sci
 
 
 @pytest.mark.parametrize(
-    "module", ["beam_pipeline.cli", "beam_pipeline.report", "beam_pipeline.verify", "beam_pipeline.doctor"]
+    "module",
+    [
+        "beam_pipeline.cli",
+        "beam_pipeline.report",
+        "beam_pipeline.verify",
+        "beam_pipeline.doctor",
+        "beam_pipeline.stats",
+        "beam_pipeline.split",
+        "beam_pipeline.export",
+        "beam_pipeline.export_panda70m",
+        "beam_pipeline.loading",
+    ],
 )
 def test_reading_a_dataset_needs_no_more_than_the_base_install(module):
     read = _run(BARRED, LOCAL, module)
