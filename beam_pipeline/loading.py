@@ -42,21 +42,40 @@ _KEYS = ("clip_id", "video_id", "run_id", "start_s", "end_s")
 
 @dataclasses.dataclass(frozen=True)
 class _Committed:
-    """What counts of the files' rows; small enough to travel to workers, as the Delta tables themselves can't."""
+    """What counts of the files' rows; small enough to travel to workers, as the Delta tables themselves can't.
+
+    Attributes:
+      whole: files all of whose rows count. Nearly all are such, and looking rows up among millions of keys takes a
+        second a batch.
+    """
 
     files: tuple[str, ...]
     current: pa.Array
     barred: pa.Array
     subset: pa.Array | None
+    whole: frozenset[str] = frozenset()
 
     def rows(self, files: Sequence[str], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        for batch in scan_files(files, CLIPS, list(dict.fromkeys([*columns, *_KEYS]))):
-            mask = pc.is_in(pair_keys(batch), self.current)
-            if len(self.barred):
-                mask = pc.and_(mask, pc.invert(pc.is_in(batch.column("video_id"), self.barred)))
-            if self.subset is not None:
-                mask = pc.and_(mask, pc.is_in(batch.column("clip_id"), self.subset))
-            yield batch.filter(mask)
+        """The rows that count."""
+        for file in files:
+            for batch in scan_files([file], CLIPS, list(dict.fromkeys([*columns, *_KEYS]))):
+                yield batch if file in self.whole else batch.filter(self._counts(batch))
+
+    def _counts(self, batch: pa.RecordBatch) -> pa.Array:
+        mask = pc.is_in(pair_keys(batch), self.current)
+        if len(self.barred):
+            mask = pc.and_(mask, pc.invert(pc.is_in(batch.column("video_id"), self.barred)))
+        return mask if self.subset is None else pc.and_(mask, pc.is_in(batch.column("clip_id"), self.subset))
+
+    def counted(self) -> tuple[_Committed, int]:
+        """The same with `whole` known, and how many rows count."""
+        whole, count = set(), 0
+        for file in self.files:
+            masks = [self._counts(batch) for batch in scan_files([file], CLIPS, _KEYS)]
+            count += sum(mask.true_count for mask in masks)
+            if all(mask.true_count == len(mask) for mask in masks):
+                whole.add(file)
+        return dataclasses.replace(self, whole=frozenset(whole)), count
 
 
 class ClipRows:
@@ -96,14 +115,14 @@ class ClipRows:
         self._frames, self._shuffle, self._seed, self._even = frames, shuffle, seed, even
         self._epoch = 0
         published = Published.open(dataset_dir)
-        self._committed = _Committed(
+        committed = _Committed(
             files=tuple(sorted(published.snapshot.files["clips"])),
             current=published.snapshot.current,
             barred=pa.array(sorted(published.barred), pa.string()),
             subset=None if subset is None else read_subset(subset)["clip_id"].combine_chunks(),
         )
         self._files = media_files(dataset_dir) if files else None
-        self.count = sum(batch.num_rows for batch in self._committed.rows(self._committed.files, _KEYS))
+        self._committed, self.count = committed.counted()
 
     def set_epoch(self, epoch: int) -> None:
         """Shuffle in another way from here on; all ranks must say the same."""

@@ -56,6 +56,13 @@ def test_every_clip_comes_to_one_shard(dataset, of, shuffle):
     assert max(map(len, shards)) - min(map(len, shards)) <= 1
 
 
+def test_files_with_leftovers_are_told_from_those_of_which_every_row_counts(dataset):
+    committed = ClipRows(dataset)._committed
+    partly = [file for file in committed.files if file not in committed.whole]
+    # Of the first run's rows one video's are superseded.
+    assert sorted(pq.read_table(file)["run_id"].unique().to_pylist() for file in partly) == [["killed"], ["r1"]]
+
+
 @pytest.mark.parametrize(("of", "each"), [(1, 23), (2, 11), (6, 3), (40, 0)])
 def test_even_shards_have_the_same_number(dataset, of, each):
     rows = ClipRows(dataset, even=True, shuffle=4)
