@@ -233,10 +233,7 @@ class Snapshot:
     def __init__(self, dataset_dir: Directory, tables: Mapping[str, DeltaTable]):
         self.directory, self.tables = dataset_dir, tables
         self.files = {name: table_files(table, dataset_dir, name) for name, table in tables.items()}
-        batches = scan_files(self.files["videos"], VIDEOS, ["video_id", "run_id"])
-        self.current: pa.Array = pa.array(
-            [key for batch in batches for key in pair_keys(batch).to_pylist()], pa.string()
-        )
+        self.current = self._keys(self.files["videos"], VIDEOS)
 
     @classmethod
     def open(cls, dataset_dir: Directory) -> Snapshot:
@@ -267,10 +264,17 @@ class Snapshot:
             yield from scan_files(files, VIDEOS, columns)
             return
         schema = TABLES[name]
-        wanted = list(columns) if columns else schema.names
-        with_keys = list(dict.fromkeys([*wanted, "video_id", "run_id"]))
-        for batch in scan_files(files, schema, with_keys):
-            yield batch.filter(pc.is_in(pair_keys(batch), self.current)).select(wanted)
+        for file in files:
+            # Looked up a file at a time: Arrow makes a hash table of all videos for each look.
+            is_current = pc.is_in(self._keys([file], schema), self.current)
+            at = 0
+            for batch in scan_files([file], schema, columns):
+                yield batch.filter(is_current.slice(at, batch.num_rows))
+                at += batch.num_rows
+
+    def _keys(self, files: Sequence[str], schema: pa.Schema) -> pa.Array:
+        keys = [pair_keys(batch) for batch in scan_files(files, schema, ["video_id", "run_id"])]
+        return pa.chunked_array(keys, pa.string()).combine_chunks()
 
     def read(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
         """The committed rows of a table."""
