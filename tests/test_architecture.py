@@ -19,9 +19,17 @@ ALLOWED = {
     "beam_pipeline": PACKAGES,
 }
 
-#: PyAV has its home where files are opened and where frames become pictures; the demo film is encoded, and the doctor
-#: asks which codecs are there, without a decode.
-TOUCH_AV = {"transforms/media.py", "transforms/pixels.py", "beam_pipeline/demo.py", "beam_pipeline/doctor.py"}
+#: PyAV has its home where files are opened, where frames become pictures and where clips are written; the demo film is
+#: encoded, and the doctor asks which codecs are there, without a decode.
+TOUCH_AV = {
+    "transforms/media.py",
+    "transforms/pixels.py",
+    "transforms/clip_files.py",
+    "transforms/clip_outputs.py",
+    "transforms/clip_sound.py",
+    "beam_pipeline/demo.py",
+    "beam_pipeline/doctor.py",
+}
 
 #: The splitter's own arithmetic on pictures; whatever builds a pipeline has OpenCV, as PySceneDetect brings it.
 TOUCH_CV2 = {"transforms/pixels.py", "transforms/detectors.py"}

@@ -87,7 +87,7 @@ class DecoderChild:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 pass_fds=(lifeline,),
-                env={**os.environ, "PYTHONPATH": path, "OPENCV_FFMPEG_LOGLEVEL": "-8"},
+                env={**os.environ, "PYTHONPATH": path, "OPENCV_FFMPEG_LOGLEVEL": "-8", "SVT_LOG": "1"},
             )
         except BaseException:
             os.close(self._lifeline)
@@ -265,7 +265,7 @@ def _give_back(child: DecoderChild) -> None:
 
 
 def decode(task: str, request: dict[str, Any], limits: Limits) -> Any:
-    """Have a decoding process do `task` (`split` or `shots`), and return its answer.
+    """Have a decoding process do `task` (`split`, `shots` or `clips`), and return its answer.
 
     Raises:
       MediaError: the file yields no video. DecoderFailed (one of them): the process failed on it.
@@ -281,6 +281,8 @@ def decode(task: str, request: dict[str, Any], limits: Limits) -> Any:
             finally:
                 if "reel" in request:
                     _clear_unfinished(request["reel"], child.pid)
+                for clip in request.get("clips", ()):
+                    _clear_unfinished(os.path.join(request["folder"], clip["clip_id"]), child.pid)
     raise AssertionError("unreachable")
 
 

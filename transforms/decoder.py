@@ -2,8 +2,9 @@
 
     python -m transforms.decoder LIFELINE MEMORY_LIMIT     # started by transforms.child, never by hand
 
-A request is a JSON line on standard input, `{"task": "split" | "shots" | "ping", ...}`; answers are JSON lines on what
-was standard output: `{"frames": n, "time_s": t}` now and then, at last `{"done": ...}` or `{"error": {...}}`.
+A request is a JSON line on standard input, `{"task": "split" | "shots" | "clips" | "ping", ...}`; answers are JSON
+lines on what was standard output: `{"frames": n, "time_s": t}` now and then, at last `{"done": ...}` or
+`{"error": {...}}`.
 """
 
 import signal
@@ -60,6 +61,10 @@ def _own_channels() -> tuple[TextIO, TextIO]:
 def _answer(request: dict[str, Any], report: Callable[[int, float], None]) -> Any:
     if request["task"] == "ping":
         return os.getpid()
+    if request["task"] == "clips":
+        from transforms.clip_files import answer
+
+        return answer(request, report)
     from transforms.detection import SplittingConfig, detect_shots
     from transforms.splitting import split_video
 

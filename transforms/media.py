@@ -1,4 +1,4 @@
-"""Opening and decoding a local video. Only this file and `pixels` touch PyAV.
+"""Opening and decoding a local video. Only this file, `pixels` and what writes clip files (`clip_*`) touch PyAV.
 
     with open_media("/videos/a.mp4") as media:
         for picture in media.pictures():
@@ -12,11 +12,10 @@ Everything is read in one pass and bounded memory; subtitles are gathered on the
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from fractions import Fraction
 from typing import Any, TypeVar
 
@@ -24,7 +23,6 @@ import av
 import av.error
 import numpy as np
 
-from transforms import pixels
 from transforms.embedded import cue_of, tagged_duration_s, text_track
 from transforms.media_errors import (
     MediaError,
@@ -35,6 +33,7 @@ from transforms.media_errors import (
     why_undecodable,
     why_unopened,
 )
+from transforms.pictures import Picture
 from transforms.records import Cue, MediaFacts, Span
 from transforms.timestamps import Clock
 
@@ -66,44 +65,6 @@ _DAMAGE_S, _DAMAGE_FRACTION = 1.0, 0.05
 
 
 Answer = TypeVar("Answer")
-
-
-@dataclasses.dataclass(slots=True)
-class Picture:
-    """One decoded frame. Whoever keeps it keeps `nbytes` of memory; its pixels are converted when they are asked for.
-
-    `index` counts decoded frames; `time_s` is its presentation time, always later than the frame's before;
-    `since_start` is its time stamp counted from the stream's start, exact, None where the file has none.
-    """
-
-    index: int
-    time_s: float
-    duration_s: float
-    since_start: Fraction | None
-    nbytes: int
-    _frame: Any
-    _turns: int
-
-    @property
-    def size(self) -> pixels.Size:
-        """(width, height) as stored, upright."""
-        return pixels.size_of(self._frame, self._turns)
-
-    def bgr(self) -> np.ndarray:
-        """The picture upright, in its stored size: uint8, (height, width, 3), as OpenCV's reader gives it."""
-        return pixels.bgr(self._frame, self._turns)
-
-    def shrunk(self, size: pixels.Size) -> np.ndarray:
-        """`bgr()` resized as OpenCV's linear interpolation does it, bit for bit."""
-        return pixels.shrunk_bgr(self._frame, self._turns, size)
-
-    def scaled_rgb(self, size: pixels.Size) -> np.ndarray:
-        """The picture as ffmpeg would scale it: uint8 RGB, (height, width, 3)."""
-        return pixels.scaled_rgb(self._frame, self._turns, size)
-
-    def planes(self, size: pixels.Size) -> pixels.Planes:
-        """The picture at `size`, ready to become a JPEG file."""
-        return pixels.planes(self._frame, self._turns, size)
 
 
 class Unsteady(Exception):
@@ -153,6 +114,8 @@ class Media:
     """An open video: its pictures in one pass, then what was found out on the way.
 
     Attributes:
+      video, sound: the streams that count, as PyAV has them; `sound` is None where there is none.
+      hear: is called with each packet of sound and its time, if `pictures` or `packets` comes across it.
       cues: of the first (or default) text subtitle track, complete once `pictures` is exhausted.
       corrupt_packets, first_corrupt_s: packets the decoder refused, and the time of the first.
     """
@@ -165,7 +128,7 @@ class Media:
         videos = [s for s in container.streams.video if not _is_cover(s) and s.codec_context is not None]
         if not videos:
             raise why_no_video(path, container)
-        self._stream = stream = videos[0]
+        self._stream = self.video = stream = videos[0]
         if stream.codec_context.width <= 0 and not stream.codec_context.codec_tag.strip("\0"):
             raise why_no_video(path, container)
         stream.thread_type = "AUTO"
@@ -174,6 +137,9 @@ class Media:
         stream.codec_context.thread_count = min(threads, 2 if pixels > 16e6 else _MAX_THREADS)
         if fast:
             stream.codec_context.options = {"skip_loop_filter": "all"}
+        self.sound = container.streams.best("audio")
+        self.hear: Callable[[Any, float], None] | None = None
+        self._shift = 0.0
         self._subtitles = text_track(container)
         self._read = [stream, *container.streams.audio, *([self._subtitles] if self._subtitles else [])]
         #: The rate as OpenCV's reader reports it, absurd or not, 0 if none: what PySceneDetect counts frames with.
@@ -189,7 +155,7 @@ class Media:
         self._others_end_s = 0.0
         self._gap: Span | None = None
 
-    def pictures(self) -> Iterator[Picture]:
+    def pictures(self) -> Generator[Picture, None, None]:
         """Decode every frame, in presentation order; afterwards `facts`, `cues` and `damage` are complete.
 
         Raises:
@@ -203,15 +169,15 @@ class Media:
             frames = _chain(first, frames)
         origin = Fraction(self._stream.start_time or 0) * self._stream.time_base
         step = 1 / self.fps
-        shift, stored, nbytes = 0.0, (0, 0), 0
+        stored, nbytes = (0, 0), 0
         clock = Clock()
         for frame in frames:
             shown = clock.guess(frame.pts, frame.dts)
             exact = None if shown is None else shown * Fraction(frame.time_base)
-            time_s = self.end_s if exact is None else float(exact) + shift
+            time_s = self.end_s if exact is None else float(exact) + self._shift
             if self.frames:
                 if time_s < self._last_s - _NEW_CLOCK_S:
-                    shift += self._last_s + step - time_s
+                    self._shift += self._last_s + step - time_s
                     time_s = self._last_s + step
                 elif time_s <= self._last_s:
                     time_s = self._last_s + step / 2
@@ -273,6 +239,28 @@ class Media:
             elif packet.pts is not None:
                 end = (packet.pts + (packet.duration or 0)) * packet.time_base
                 self._others_end_s = max(self._others_end_s, float(end))
+                self._tell_of_sound(packet)
+
+    def packets(self) -> Iterator[Any]:
+        """Every packet of the video, undecoded, in the file's order; where the container breaks off they end."""
+        packets = self._container.demux([self._stream, *([self.sound] if self.sound else [])])
+        while True:
+            try:
+                packet = next(packets, None)
+            except (IndexError, av.error.FFmpegError) as error:
+                if isinstance(error, av.error.FFmpegError):
+                    _raise_for_memory(error)
+                return
+            if packet is None:
+                return
+            if packet.stream is not self._stream:
+                self._tell_of_sound(packet)
+            elif packet.size:
+                yield packet
+
+    def _tell_of_sound(self, packet: Any) -> None:
+        if self.hear and packet.stream is self.sound and packet.pts is not None and packet.size:
+            self.hear(packet, float(packet.pts * packet.time_base) + self._shift)
 
     def _drain(self) -> Iterator[Any]:
         try:
@@ -302,6 +290,16 @@ class Media:
         """What is known now; after the last picture `duration_s` is where the last frame ends, from the file's zero."""
         width, height = self._size or (0, 0)
         return MediaFacts(self.end_s, width, height, self.fps, self._stream.codec_context.name)
+
+    @property
+    def format_name(self) -> str:
+        """The names of the container's kind, between commas."""
+        return self._container.format.name
+
+    @property
+    def aspect(self) -> Fraction:
+        """How wide a pixel is for its height, as stored; 1 where nothing sane is said."""
+        return _aspect(self._stream)
 
     def stated_end_s(self) -> float | None:
         """Where the file says that its video ends; None where it does not say."""
@@ -373,7 +371,10 @@ def _quarter_turns(frame: Any) -> int:
 
 
 def _displayed_size(frame: Any, stream: Any, turns: int) -> tuple[int, int]:
-    aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
-    aspect = Fraction(aspect) if aspect and Fraction(1, 20) < aspect < 20 else Fraction(1)
-    width, height = round(frame.width * aspect), frame.height
+    width, height = round(frame.width * _aspect(stream)), frame.height
     return (height, width) if turns % 2 else (width, height)
+
+
+def _aspect(stream: Any) -> Fraction:
+    aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
+    return Fraction(aspect) if aspect and Fraction(1, 20) < aspect < 20 else Fraction(1)

@@ -31,6 +31,9 @@ _GATHERED_FORMATS = ("yuv420p", "yuvj420p")
 #: swscale converts so many pixels of a line at once; what is left over takes another path, with other rounding.
 _ALIGNED = 16
 
+#: What ffmpeg calls the range of JPEG files.
+_FULL_RANGE = 2
+
 _own = threading.local()
 
 
@@ -88,6 +91,29 @@ def planes(frame: Any, turns: int, size: Size) -> Planes:
     views = zip(_views(small), shapes, strict=True)
     found = (_upright(view[:rows, :columns], turns) for view, (columns, rows) in views)
     return Planes(*(np.ascontiguousarray(plane) for plane in found))
+
+
+def encodable(frame: Any, turns: int, size: Size) -> Any:
+    """The frame upright, at `size`, as video-range Y'CbCr 4:2:0 with 8 bits; the very frame where it is that already.
+
+    Args:
+      size: even.
+    """
+    width, height = size[::-1] if turns % 2 else size
+    plain = frame.format.name == "yuv420p" and int(frame.color_range) != _FULL_RANGE
+    if not plain or (frame.width, frame.height) != (width, height):
+        scale = functools.partial(_reformatter("clips").reformat, dst_color_range="MPEG", threads=1)
+        frame = scale(frame, width, height, "yuv420p", interpolation="BICUBIC")
+    if not turns:
+        return frame
+    upright = av.VideoFrame(*size, "yuv420p")
+    for name in ("colorspace", "color_range", "color_trc", "color_primaries"):
+        setattr(upright, name, int(getattr(frame, name)))
+    shapes = ((width, height), *[(width // 2, height // 2)] * 2)
+    for source, target, (columns, rows) in zip(_views(frame), _views(upright), shapes, strict=True):
+        turned = np.rot90(source[:rows, :columns], turns)
+        target[: turned.shape[0], : turned.shape[1]] = turned
+    return upright
 
 
 def _reformatter(use: str) -> VideoReformatter:
