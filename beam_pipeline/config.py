@@ -26,6 +26,7 @@ from model_handlers import catalogue
 from model_handlers.catalogue import Entry
 from model_handlers.perceptual_weights import find_weights
 from model_handlers.weights import WeightsError, digest
+from transforms.clip_settings import MODES, ClipFileSettings
 from transforms.detection import SplittingConfig
 from transforms.stitching import StitchingConfig
 
@@ -47,6 +48,7 @@ class Config:
       embedder, teachers, selector: names of the catalogue.
       abstain_below: the selector abstains when its best score is lower; None: never.
       lpips: the weights that Max Running LPIPS is measured with; None: it is not. lpips_sha256: of that file.
+      write_clips: how each clip gets a file of its own; None: it gets none.
       placement: where the models stand. hints: resource hints of single models. Neither changes a row.
       values: what it was built of, as a file would say it.
     """
@@ -61,6 +63,7 @@ class Config:
     abstain_below: float | None
     lpips: str | None = None
     lpips_sha256: str = ""
+    write_clips: ClipFileSettings | None = None
     placement: Placement = dataclasses.field(default_factory=Placement)
     hints: tuple[tuple[Entry, Mapping[str, str]], ...] = ()
     values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -88,7 +91,8 @@ class Config:
         # Only what is measured counts, so that datasets from before there were measures stay as they are. The weights'
         # content does, not the place where they lie.
         measured = [["max_running_lpips", self.lpips_sha256]] if self.lpips else []
-        select = fingerprint(captions, self.selector.identity, self.abstain_below, *measured)
+        files = [["clip_file", self.write_clips.identity]] if self.write_clips else []
+        select = fingerprint(captions, self.selector.identity, self.abstain_below, *measured, *files)
         return {"split": split, "embed": embed, "captions": captions, "select": select}
 
     def hints_of(self, entry: Entry) -> Mapping[str, str]:
@@ -114,6 +118,7 @@ class Config:
             "abstain_below": self.abstain_below,
             "placement": dataclasses.asdict(self.placement),
             "measures": {"lpips": self.lpips, "sha256": self.lpips_sha256} if self.lpips else {},
+            "write_clips": dataclasses.asdict(self.write_clips) if self.write_clips else None,
             "fingerprint": self.fingerprint(),
             "values": dict(self.values),
         }
@@ -168,22 +173,28 @@ def load_config(
         if profile and base and profile != base:
             raise ConfigError(f"{file} extends {base!r}, but --profile says {profile!r}; keep one of them")
         name = profile or base or DEFAULT_PROFILE
-    merged = profile_values(name)
-    for section, changed in [*values.items(), *(changes or {}).items()]:
-        both_maps = isinstance(changed, Mapping) and isinstance(merged.get(section), Mapping)
-        merged[section] = {**merged[section], **changed} if both_maps else changed
+    merged = _merged(_merged(profile_values(name), values), changes or {})
     return _build(name if not file else f"{name}+{file}", merged, commercial_only, complete)
 
 
-def config_of_run(recorded: Mapping[str, Any]) -> Config:
-    """The configuration that a run was made with, of `config` in its record.
+def config_of_run(recorded: Mapping[str, Any], changes: Mapping[str, Any] | None = None) -> Config:
+    """The configuration that a run was made with, of `config` in its record; with changes, by section.
 
     Raises:
       ConfigError: the record is of before there were values in it, or they are none of this version's.
     """
     if not recorded.get("values"):
         raise ConfigError("the record of that run does not hold its configuration; say --profile or --config")
-    return _build(str(recorded["profile"]), recorded["values"], commercial_only=False, complete=True)
+    values = _merged(recorded["values"], changes or {})
+    return _build(str(recorded["profile"]), values, commercial_only=False, complete=True)
+
+
+def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(values)
+    for section, changed in changes.items():
+        both_maps = isinstance(changed, Mapping) and isinstance(merged.get(section), Mapping)
+        merged[section] = {**merged[section], **changed} if both_maps else changed
+    return merged
 
 
 def _read_yaml(file: str) -> dict[str, Any]:
@@ -206,6 +217,7 @@ _KEYS = (
     "selector",
     "abstain_below",
     "measures",
+    "write_clips",
     "placement",
 )
 
@@ -238,6 +250,7 @@ def _build(name: str, values: Mapping[str, Any], commercial_only: bool, complete
             abstain_below=abstain_below,
             lpips=lpips,
             lpips_sha256=_digest_of(lpips) if lpips else "",
+            write_clips=_clip_files(values.get("write_clips")),
             placement=placement,
             hints=tuple((choice.entry, choice.hints) for choice in (embedder, *teachers, selector) if choice.hints),
             values=values,
@@ -260,6 +273,18 @@ def _weights(measures: Mapping[str, Any]) -> str | None:
     if weights is not None and not (isinstance(weights, str) and weights):
         raise ConfigError(f"measures.lpips must be a weights file, `hub` or null, not {weights!r}")
     return weights
+
+
+def _clip_files(asked: Any) -> ClipFileSettings | None:
+    """Of `write_clips: encode`, or of a mapping with its settings; null and false ask for no files."""
+    if asked is None or asked is False:
+        return None
+    settings = {"mode": asked} if isinstance(asked, str) else asked
+    if not isinstance(settings, Mapping):
+        raise ConfigError(f"write_clips must be copy, encode or a mapping with its settings, not {asked!r}")
+    if "mode" in settings:
+        _choose("mode of write_clips", settings["mode"], MODES)
+    return _fill(ClipFileSettings, settings)
 
 
 def _section(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:

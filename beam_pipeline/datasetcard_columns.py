@@ -38,6 +38,7 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "schema_version": "of this table's columns; those added at the end later don't change it",
         "max_running_lpips": "Max Running LPIPS: the greatest change between key frames at 1 fps, 0 for none; null if "
         "it was not measured or there is but one frame",
+        "clip_file": "the clip's own file, by its path in the dataset; null if none was asked for or made",
     },
     "videos": {
         "": "One row a source video: what became of it.",

@@ -25,6 +25,7 @@ from beam_pipeline.datasetcard import write_card
 from beam_pipeline.pipeline import CurateVideos
 from beam_pipeline.runs import RunRecord, new_run_id
 from beam_pipeline.tally import Tally
+from transforms.clip_places import media_of, sweep_media
 from transforms.committing import finalise
 from transforms.files import join, list_files, remove
 from transforms.lease import WriterLease
@@ -199,6 +200,9 @@ class Job:
         if not self.options.keep_reels:
             drop_reels(self.output)
         finalise(self.output)
+        if status == "done":
+            # Of a run that was cut short the next one finds what it has written.
+            sweep_media(self.output)
         self.tally.seconds["finish"] += time.monotonic() - began
         outcomes = self.note(status)
         write_card(self.output)
@@ -218,6 +222,8 @@ class Job:
         tally, output = self.tally, self.output
         outcomes = self._outcomes(finished=status == "done")
         tally.bytes |= {"reels": _size(reels_of(output)), "clips": _size(join(output, "clips"))}
+        if self.config.write_clips:
+            tally.bytes["media"] = _size(media_of(output))
         became = collections.Counter(dict.fromkeys(OUTCOMES, 0))
         became.update(outcomes.values())
         counts = {"inputs": len(self.sources), "skipped": self.skipped, **became, **tally.counts}

@@ -29,6 +29,7 @@ from beam_pipeline.usage import (
     seconds,
 )
 from model_handlers.nearest import nearest
+from transforms.clip_settings import MODES
 
 if TYPE_CHECKING:
     from beam_pipeline.config import Config
@@ -37,10 +38,11 @@ if TYPE_CHECKING:
 
 COMMERCIAL = "refuse models whose licence restricts what their captions may be used for"
 DETECTORS = "content, adaptive, hash, histogram or transnet"
+WRITE_CLIPS = "write each clip to a file of its own, below DIR/media: copy the stream where that is exact, or encode"
 FAST = "decode without the codec's loop filter: quicker, but a cut may be missed or moved"
 
 #: What a dead letter's stage may be.
-STAGES = ("read", "split", "embed", "caption", "score", "select", "measure", "run")
+STAGES = ("read", "split", "embed", "caption", "score", "select", "measure", "media", "run")
 
 Command = Callable[..., argparse.ArgumentParser]
 _BEAMS = "Any option of Apache Beam may follow, such as --direct_num_workers=4."
@@ -88,6 +90,7 @@ def add_to(command: Command) -> None:
     add("--dry-run", action="store_true", help="say what would be run again, and do nothing")
     add("--limit", type=positive, metavar="N", help="take only N videos")
     _config_arguments(redriving, "the last run's")
+    _clip_files(redriving)
     _chunks(redriving)
 
 
@@ -99,6 +102,11 @@ def _dataset_arguments(parser: argparse.ArgumentParser) -> None:
     add("--fast", action="store_true", help=FAST)
     add("--splitting", metavar="RULES", help="splitting rules: panda70m, paper or released")
     add("--reels", choices=["keep", "drop"], default="keep", help="keep the frame reels (the report shows them) or not")
+    _clip_files(parser)
+
+
+def _clip_files(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--write-clips", choices=MODES, help=WRITE_CLIPS)
 
 
 def _config_arguments(parser: argparse.ArgumentParser, default: str) -> None:
@@ -108,6 +116,11 @@ def _config_arguments(parser: argparse.ArgumentParser, default: str) -> None:
     add("--commercial-only", action="store_true", help=COMMERCIAL)
     logs.add_argument(parser)
     parser.epilog = _BEAMS
+
+
+def _asked_of_files(args: argparse.Namespace) -> dict[str, Any]:
+    """What --write-clips changes of a configuration."""
+    return {"write_clips": {"mode": args.write_clips}} if args.write_clips else {}
 
 
 def stages(text: str) -> list[str]:
@@ -177,7 +190,9 @@ def _redrive(args: argparse.Namespace, commands: dict[str, argparse.ArgumentPars
         args.output = dataset_folder(args.output)
         open_table(args.output, "videos")  # Or a configuration would be asked for first.
         try:
-            config = load_config_of(args) if args.profile or args.config else last_config(args.output)
+            files = _asked_of_files(args)
+            named = args.profile or args.config
+            config = load_config_of(args, files) if named else last_config(args.output, files)
         except ConfigError as error:
             raise UsageError(str(error)) from error
         _, options = _prepared(args, commands, config)
@@ -280,7 +295,8 @@ def _prepared(
     check_runner(pipeline_options(args.beam_flags))
     if config is None:
         flags = {"detector": args.detector, "rules": args.splitting, "fast": args.fast}
-        config = load_config_of(args, {key: value for key, value in flags.items() if value})
+        given = {key: value for key, value in flags.items() if value}
+        config = load_config_of(args, {**({"splitting": given} if given else {}), **_asked_of_files(args)})
     args.output = dataset_folder(args.output)
     options = JobOptions(
         chunk_videos=getattr(args, "chunk_videos", JobOptions.chunk_videos),

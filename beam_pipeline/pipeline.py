@@ -21,6 +21,7 @@ from model_handlers.catalogue import Entry
 from model_handlers.resident import ResidentHandler
 from model_handlers.taking_turns import TakeTurns
 from transforms.captioning import CaptionClips, Teacher, Together
+from transforms.clip_writing import WriteClips
 from transforms.committing import CommitVideos
 from transforms.embedding import EmbedShots
 from transforms.measuring import MeasureClips
@@ -64,7 +65,10 @@ class CurateVideos(beam.PTransform):
         judged = captioned | "Judge captions" >> JudgeCaptions(*placed(config.selector, config), config.abstain_below)
         measured = [clips | "Measure clips" >> MeasureClips(*placed(config.measure, config))] if config.measure else []
 
-        finished = (events, judged, *measured) | "Assemble videos" >> AssembleVideos(run_id, versions)
+        assembled = AssembleVideos(run_id, versions, writes_files=config.write_clips is not None)
+        finished = (events, judged, *measured) | "Assemble videos" >> assembled
+        if config.write_clips:
+            finished = finished | "Write clips" >> WriteClips(self.output, config.write_clips)
         failed = (read.failed, split.failed) | beam.Flatten() | "Fail videos" >> FailVideos(run_id, versions)
         rows = (finished, failed) | "All videos" >> beam.Flatten() | "Count" >> beam.Map(count_rows)
         return rows | "Commit" >> CommitVideos(self.output, run_id, max_wait_s=self.commit_within_s)

@@ -157,15 +157,15 @@ def _set_aside(job: Job, committer: Committer, stopped: Iterable[tuple[Source, E
         job.tally.counts.update({f"videos {committed.status}": 1, f"failures {RUN_STAGE}": 1})
 
 
-def last_config(output: str) -> Config:
-    """The configuration of the dataset's last run.
+def last_config(output: str, changes: Mapping[str, Mapping[str, Any]] | None = None) -> Config:
+    """The configuration of the dataset's last run, with changes, by section.
 
     Raises:
       ConfigError: there is none, or it cannot be built any more.
     """
     for record in _newest_first(output):
         if record.get("config"):
-            return config_of_run(record["config"])
+            return config_of_run(record["config"], changes)
     raise ConfigError(f"{output} has no record of a run; say --profile or --config")
 
 

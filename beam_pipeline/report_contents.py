@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from beam_pipeline.runs import records_of
 from transforms.files import name_of
-from transforms.schemas import MEASURE_STAGE
+from transforms.schemas import MEASURE_STAGE, MEDIA_STAGE
 from transforms.tables import Snapshot
 
 CLIP_COLUMNS = [
@@ -129,9 +129,11 @@ def spans_by_video(tables: Tables, video_ids: list[str]) -> dict[str, list[tuple
     """For each video its (kind, start_s, end_s): rejected, accepted, failed, in the order of painting."""
     wanted = pa.array(video_ids, pa.string())
     spans: dict[str, list[tuple[str, float, float]]] = collections.defaultdict(list)
-    # A teacher's failure costs a caption and a measurement's a number, so only other letters mark a span as failed.
+    # A teacher's failure costs a caption, a measurement's a number and a file's the file, so only other letters mark a
+    # span as failed.
     letters = tables.failures
-    costly = pc.and_(pc.is_null(letters["teacher"]), pc.not_equal(letters["stage"], MEASURE_STAGE))
+    spared = pc.is_in(letters["stage"], pa.array([MEASURE_STAGE, MEDIA_STAGE]))
+    costly = pc.and_(pc.is_null(letters["teacher"]), pc.invert(spared))
     lost = letters.filter(pc.and_(costly, pc.is_valid(letters["start_s"])))
     for kind, table in (("rejected", tables.rejected), ("accepted", tables.clips), ("failed", lost)):
         rows = table.filter(pc.is_in(table["video_id"], wanted)).select(["video_id", "start_s", "end_s"])

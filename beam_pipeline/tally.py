@@ -29,8 +29,11 @@ FLOWS: Mapping[str, tuple[str, ...]] = {
     "caption": (),
     "measure": ("reused",),
     "score": ("reused",),
+    "media": ("reused",),
     "commit": ("repeated", "superseded"),
 }
+#: Stages that a configuration may leave out.
+_OPTIONAL = frozenset(["measure", "media"])
 ALWAYS = ("in", "out", "failed")
 OF_A_TEACHER = ("asked", "captions", "failed", "not_applicable", "reused")
 
@@ -67,13 +70,13 @@ class Tally:
     def stages(self) -> dict[str, dict[str, Any]]:
         """What went into each stage and what became of it: `in = out + failed`, of which `reused` was there already.
 
-        Videos in `read`, `split` and `commit`, shots in `embed`, clips from `caption` on. In `stitch` shots go in,
-        clips come out, and spans are rejected or failed; there the lengths add up: in_s = out_s + rejected_s +
+        Videos in `read`, `split` and `commit`, shots in `embed`, clips from `caption` to `media`. In `stitch` shots go
+        in, clips come out, and spans are rejected or failed; there the lengths add up: in_s = out_s + rejected_s +
         failed_s. `caption` says of each teacher how many clips it was asked about (asked = captions + failed), and how
         many it was not (asked + not_applicable + reused = in). `seconds` are of work, summed over workers.
         """
         with self._lock:
-            told = {stage: self._stage(stage) for stage in FLOWS if stage != "measure" or self._flow[stage]}
+            told = {stage: self._stage(stage) for stage in FLOWS if stage not in _OPTIONAL or self._flow[stage]}
             told["caption"]["teachers"] = {
                 name.partition("/")[2]: self._teacher(name.partition("/")[2])
                 for name in sorted(self._flow)

@@ -12,7 +12,7 @@ import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from model_handlers.nearest import nearest
 from transforms.files import check_folder, list_files
@@ -216,12 +216,11 @@ def _one_line(told: object) -> str:
     return " ".join(str(told).split())
 
 
-def load_config_of(args: argparse.Namespace, splitting: Mapping[str, str | bool] | None = None) -> Config:
-    """The configuration that the flags --profile, --config and --commercial-only ask for."""
+def load_config_of(args: argparse.Namespace, changes: Mapping[str, Mapping[str, Any]] | None = None) -> Config:
+    """The configuration that --profile, --config and --commercial-only ask for; with changes, by section."""
     from beam_pipeline.config import ConfigError, load_config
 
     try:
-        changes = {"splitting": splitting} if splitting else None
         commercial_only = getattr(args, "commercial_only", False)
         return load_config(args.profile, args.config, changes, commercial_only=commercial_only)
     except ConfigError as error:

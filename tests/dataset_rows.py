@@ -49,6 +49,7 @@ def clip_row(video_id: str, run_id: str, start_s: float, end_s: float, caption: 
         "fingerprint": "f",
         "schema_version": 1,
         "max_running_lpips": None,
+        "clip_file": None,
     }
 
 

@@ -62,6 +62,7 @@ def clip(video_id: str, start_s: float, end_s: float, candidates: list[Row], **m
         "fingerprint": "f",
         "schema_version": 1,
         "max_running_lpips": None,
+        "clip_file": None,
     } | more
 
 

@@ -238,6 +238,16 @@ def test_a_full_disk_is_no_fault_of_the_clip_and_leaves_nothing_behind(tmp_path,
         assert os.listdir(tmp_path / "out") == []
 
 
+def test_a_build_that_encodes_nothing_copies_what_it_can_and_says_the_rest(tmp_path, monkeypatch):
+    path = make_video(tmp_path / "a.mp4", [(2.0, "red")], options={"g": "25", "x264-params": "scenecut=0"})
+    monkeypatch.setattr(clip_outputs, "ENCODERS", {"h264": ("libnothing", "mp4")})
+    copied, failed = write(path, tmp_path, [(0.0, 0.5), (0.5, 1.5)], COPY)
+    assert (copied.how, failed.failure) == (
+        "copied",
+        "this build of PyAV does not encode h264; name another write_clips.codec",
+    )
+
+
 def request_for(path, folder, spans) -> dict:
     clips = [
         {"clip_id": f"clip-{number}", "start_s": start, "end_s": end, "made_as": MADE_AS}

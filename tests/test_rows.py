@@ -97,6 +97,7 @@ def test_a_clip_becomes_the_row_that_the_contract_names():
             "fingerprint": "x",
             "schema_version": 1,
             "max_running_lpips": None,
+            "clip_file": None,
         },
     )
     assert rows_to_table(rows.clips, CLIPS).num_rows == 1

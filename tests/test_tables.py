@@ -10,7 +10,7 @@ from deltalake import DeltaTable
 from beam_pipeline.verify import audit
 from transforms.committing import Committer, finalise
 from transforms.lease import WriterLease
-from transforms.schemas import STATISTICS, VideoRows, earlier_schemas
+from transforms.schemas import ADDED, STATISTICS, VideoRows, earlier_schemas
 from transforms.tables import (
     CLIPS,
     FAILURES,
@@ -36,7 +36,7 @@ STRUCT = pa.struct(
 CONTRACT = {
     "clips": "clip_id video_id uri title start_s end_s duration_s timestamp width height fps caption teacher "
     "matching_score margin abstained captions subtitles embedding shots run_id fingerprint schema_version "
-    "max_running_lpips",
+    "max_running_lpips clip_file",
     "videos": "video_id uri title description size_bytes etag duration_s width height fps codec n_shots n_clips "
     "n_rejected n_failures status fingerprints run_id",
     "rejected": "video_id start_s end_s stage reason value threshold run_id",
@@ -58,7 +58,7 @@ def test_types_are_those_of_the_contract():
     assert (types["start_s"], types["width"], types["margin"]) == (pa.float64(), pa.int32(), pa.float32())
     assert FAILURES.field("failed_at").type == pa.timestamp("us", "UTC")
     assert VIDEOS.field("size_bytes").type == pa.int64()
-    nullable = ["title", "matching_score", "margin", "subtitles", "max_running_lpips"]
+    nullable = ["title", "matching_score", "margin", "subtitles", "max_running_lpips", "clip_file"]
     assert [field.name for field in CLIPS if field.nullable] == nullable
     assert [field.name for field in REJECTED if field.nullable] == ["value", "threshold"]
     nullable = "clip_id teacher start_s end_s fingerprint shots embedding captions"
@@ -121,7 +121,8 @@ def test_racing_creators_make_one_set_of_tables(tmp_path):
 
 def without_added_columns(rows: VideoRows) -> VideoRows:
     """The same rows as the first release made them."""
-    clips = tuple({key: value for key, value in clip.items() if key != "max_running_lpips"} for clip in rows.clips)
+    added = ADDED["clips"]
+    clips = tuple({key: value for key, value in clip.items() if key not in added} for clip in rows.clips)
     return VideoRows(rows.video_id, rows.video, clips, rows.rejected, rows.failures)
 
 
@@ -134,7 +135,7 @@ def measured(rows: VideoRows) -> VideoRows:
 def released(tmp_path):
     """A dataset of the first release: written by this code, with the schema that `clips` had then."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setitem(TABLES, "clips", earlier_schemas("clips")[0])
+        patched.setitem(TABLES, "clips", earlier_schemas("clips")[-1])
         committer = Committer(tmp_path / "set")
         committer.commit([without_added_columns(video_rows("a")), without_added_columns(video_rows("b"))])
         committer.commit([without_added_columns(video_rows("c", n_clips=1))])
@@ -147,7 +148,7 @@ def released(tmp_path):
 
 def test_a_dataset_from_before_a_column_was_added_reads_with_nulls_and_verifies(released):
     version = DeltaTable(table_uri(released, "clips")).version()
-    assert earlier_schemas("clips") == [pa.schema(list(CLIPS)[:-1])]
+    assert earlier_schemas("clips") == [pa.schema(list(CLIPS)[:-1]), pa.schema(list(CLIPS)[:-2])]
     clips = read_table(released, "clips")
     assert clips.schema.equals(CLIPS)
     assert clips["max_running_lpips"].to_pylist() == [None] * 5
@@ -171,7 +172,7 @@ def test_a_dataset_from_before_a_column_was_added_is_continued(released):
         "d_1000_9000": 0.25, "d_11000_19000": 0.25,
     }  # fmt: skip
     kept = sorted((row for row in plain if row["run_id"] == "r1"), key=lambda row: row["clip_id"])
-    assert kept == [{**row, "max_running_lpips": None} for row in old if row["video_id"] != "a"]
+    assert kept == [{**row, "max_running_lpips": None, "clip_file": None} for row in old if row["video_id"] != "a"]
     assert DeltaTable(table_uri(released, "clips")).metadata().configuration == settings
 
 

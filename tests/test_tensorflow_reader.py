@@ -96,6 +96,7 @@ def _clip(number: int) -> dict:
         "fingerprint": "f",
         "schema_version": 1,
         "max_running_lpips": None,
+        "clip_file": None,
     }
 
 

@@ -298,6 +298,8 @@ def test_whatever_is_left_of_a_video_that_was_taken_down_is_a_breach(tmp_path):
     write_takedown(tmp_path, "a")
     again = f"run: reelscribe takedown {tmp_path} --video=a"
     assert verify(tmp_path) == [
+        "media: a-1000-9000.mp4 is no clip's file",
+        "media: b-1000-9000.mp4 is no clip's file",
         f"a: it was taken down, yet clips has 1 rows of it; {again}",
         f"a: it was taken down, yet rejected has 2 rows of it; {again}",
         f"a: it was taken down, yet videos has 1 rows of it; {again}",

@@ -76,6 +76,12 @@ def write_clips(
         with contextlib.closing(_Copying(path, folder, left, settings, progress)) as copying:
             yield from copying.run()
             left = copying.left
+    try:
+        if left:
+            encoder_of(settings)
+    except ClipFailed as error:
+        yield from (Written(one.clip_id, failure=str(error)) for one in left)
+        left = []
     if left:
         with contextlib.closing(_Encoding(path, folder, left, settings, threads, progress)) as encoding:
             yield from encoding.run()

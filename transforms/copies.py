@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 
 from transforms.child import DecoderFailed
-from transforms.media_errors import MediaError, NotAFile, SourceChanged, local_path
+from transforms.media_errors import MediaError, NotAFile, SourceChanged, check_file, local_path, source_version
 from transforms.objects import ObjectChanged, Refused, Version, download, is_object
 from transforms.records import Video
 
@@ -57,6 +57,13 @@ def local_copy(video: Video, deadline_s: float) -> Iterator[str]:
             if isinstance(error, DecoderFailed):
                 error.detail = error.detail.replace(path, video.uri)
             raise
+
+
+def check_version(video: Video, path: str) -> None:
+    """Raise a `MediaError` unless there is a file and, where its version is of the local kind, the listed one."""
+    check_file(path)
+    if re.fullmatch(r"\d+-\d+", video.etag) and source_version(path) != video.etag:
+        raise SourceChanged(f"{path} changed since it was listed; run the command again")
 
 
 def _suffix(uri: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import apache_beam as beam
@@ -32,7 +32,7 @@ from transforms.records import (
     Vector,
     Video,
 )
-from transforms.schemas import SCHEMA_VERSION, VideoRows, spares_the_span
+from transforms.schemas import MEDIA_STAGE, SCHEMA_VERSION, VideoRows, spares_the_span
 from transforms.timecodes import timecode
 
 _log = logging.getLogger(__name__)
@@ -84,6 +84,7 @@ def clip_row(
         "fingerprint": fingerprint,
         "schema_version": SCHEMA_VERSION,
         "max_running_lpips": measurement.max_running_lpips if measurement else None,
+        "clip_file": None,
     }
 
 
@@ -137,8 +138,9 @@ def failure_row(letter: DeadLetter, run_id: str, lost: LostClip | None = None) -
 
 
 def costs_the_clip(letter: DeadLetter) -> bool:
-    """Whether a dead letter cost a clip, rather than one caption, one number, or a stretch of no clip."""
-    return letter.clip_id is not None and not spares_the_span(letter.stage, letter.teacher)
+    """Whether a dead letter cost a clip, rather than one caption, one number, its file, or a stretch of no clip."""
+    spared = spares_the_span(letter.stage, letter.teacher) or letter.stage == MEDIA_STAGE
+    return letter.clip_id is not None and not spared
 
 
 def damage_letter(split: SplitVideo) -> DeadLetter:
@@ -154,6 +156,8 @@ def video_rows(
     run_id: str,
     fingerprints: Fingerprints,
     measured: Iterable[Measurement] | None = None,
+    *,
+    writes_files: bool = False,
 ) -> VideoRows:
     """All rows of a video that was split.
 
@@ -162,6 +166,7 @@ def video_rows(
 
     Args:
       measured: one a clip, None where nothing is measured.
+      writes_files: clip files are written next; what earlier runs failed to write travels on to there.
     """
     split, video = stitched.split, stitched.split.video
     by_clip = {found.captioned.clip.clip_id: found for found in judged}
@@ -186,6 +191,11 @@ def video_rows(
             clips.append(clip_row(found, embedding, run_id, fingerprints["select"], measurement))
         else:
             lost[clip.clip_id] = LostClip(clip, embedding, found.captioned.candidates)
+    retried: list[DeadLetter] = []
+    if writes_files and video.earlier:
+        standing = {row["clip_id"] for row in clips}
+        letters += _of_files(video.earlier.settled, standing)
+        retried = _of_files(video.earlier.retried, standing)
     letters = _kept(letters, video)
     costly = [letter for letter in letters if not spares_the_span(letter.stage, letter.teacher)]
     failed_spans = any(letter.stage not in ("read", "split") for letter in costly)
@@ -211,6 +221,7 @@ def video_rows(
             failure_row(letter, run_id, lost.get(letter.clip_id or "") if costs_the_clip(letter) else None)
             for letter in letters
         ),
+        retried=tuple(failure_row(letter, run_id) for letter in retried),
     )
 
 
@@ -246,6 +257,10 @@ def _lost(clip: Clip) -> DeadLetter:
     return LOST.letter("select", clip.video_id, clip.uri, clip_id=clip.clip_id, span=clip.span)
 
 
+def _of_files(letters: Iterable[DeadLetter], clip_ids: Collection[str]) -> list[DeadLetter]:
+    return [one for one in letters if one.stage == MEDIA_STAGE and one.clip_id in clip_ids]
+
+
 def _kept(letters: Iterable[DeadLetter], video: Video) -> list[DeadLetter]:
     """The dead letters with their attempts counted."""
     return [video.earlier.numbered(letter) if video.earlier else letter for letter in letters]
@@ -261,10 +276,12 @@ class AssembleVideos(beam.PTransform):
     Args:
       run_id: goes into every row.
       fingerprints: of a video, stage by stage.
+      writes_files: whether clip files are written next (see `video_rows`).
     """
 
     run_id: str
     fingerprints: Callable[[Video], Fingerprints]
+    writes_files: bool = False
 
     def expand(self, parts: tuple[beam.PCollection, ...]) -> beam.PCollection[VideoRows]:
         stitched, judged, *measured = parts
@@ -274,7 +291,7 @@ class AssembleVideos(beam.PTransform):
         numbers = [one | "Measured" >> beam.Map(lambda found: (_key(found), Part(found))) for one in measured]
         keyed = (wholes, clips, *numbers) | beam.Flatten()
         joined = keyed | "Join" >> JoinByCount("clips", lambda video: kinds * len(video.clips))
-        return joined | "Rows" >> beam.Map(_assemble, self.run_id, self.fingerprints, bool(measured))
+        return joined | "Rows" >> beam.Map(_assemble, self.run_id, self.fingerprints, bool(measured), self.writes_files)
 
 
 def _key(one: Video | Clip | Measurement) -> str:
@@ -282,10 +299,13 @@ def _key(one: Video | Clip | Measurement) -> str:
     return f"{one.video_id} {one.version}"
 
 
-def _assemble(joined: Joined, run_id: str, fingerprints: Callable[[Video], Fingerprints], measures: bool) -> VideoRows:
+def _assemble(
+    joined: Joined, run_id: str, fingerprints: Callable[[Video], Fingerprints], measures: bool, writes_files: bool
+) -> VideoRows:
     judged = [part for part in joined.parts if isinstance(part, JudgedClip)]
     measured = [part for part in joined.parts if isinstance(part, Measurement)] if measures else None
-    return video_rows(joined.whole, judged, run_id, fingerprints(joined.whole.split.video), measured)
+    made_with = fingerprints(joined.whole.split.video)
+    return video_rows(joined.whole, judged, run_id, made_with, measured, writes_files=writes_files)
 
 
 @dataclasses.dataclass

@@ -27,6 +27,9 @@ SAFE_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 #: The stage whose dead letter costs a clip one number, as one that names a teacher costs it one caption.
 MEASURE_STAGE = "measure"
 
+#: The stage whose dead letter costs a clip its file: the clip stands, and its video is 'partial'.
+MEDIA_STAGE = "media"
+
 #: What `videos.status` may say.
 STATUSES = ("ok", "partial", "failed")
 
@@ -75,8 +78,9 @@ CLIPS = _schema(
         ("fingerprint", pa.string()),
         ("schema_version", pa.int32()),
         ("max_running_lpips", pa.float32()),
+        ("clip_file", pa.string()),
     ],
-    nullable=frozenset({"title", "matching_score", "margin", "subtitles", "max_running_lpips"}),
+    nullable=frozenset({"title", "matching_score", "margin", "subtitles", "max_running_lpips", "clip_file"}),
 )
 
 VIDEOS = _schema(
@@ -146,7 +150,7 @@ TABLES: Mapping[str, pa.Schema] = {"clips": CLIPS, "rejected": REJECTED, "failur
 
 #: Columns that came after the first release, in order; files from before end without some of them.
 ADDED: Mapping[str, tuple[str, ...]] = {
-    "clips": ("max_running_lpips",),
+    "clips": ("max_running_lpips", "clip_file"),
     "failures": ("fingerprint", "shots", "embedding", "captions"),
 }
 
@@ -179,7 +183,8 @@ def spares_the_span(stage: str, teacher: str | None) -> bool:
 class VideoRows:
     """All that one run says of one video, as rows: they enter the dataset together or not at all.
 
-    `video` is the row of `videos`; the keys of every row are exactly the columns of its table.
+    `video` is the row of `videos`; the keys of every row are exactly the columns of its table. `retried` are dead
+    letters of clip files that an earlier run left: attempts at them are counted on. They enter no table.
     """
 
     video_id: str
@@ -187,6 +192,7 @@ class VideoRows:
     clips: tuple[dict[str, Any], ...] = ()
     rejected: tuple[dict[str, Any], ...] = ()
     failures: tuple[dict[str, Any], ...] = ()
+    retried: tuple[dict[str, Any], ...] = ()
 
     @property
     def run_id(self) -> str:

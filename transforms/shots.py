@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -17,10 +16,10 @@ import apache_beam as beam
 from apache_beam.metrics import Metrics
 
 from transforms.child import DecoderFailed, Limits, decode
-from transforms.copies import local_copy
+from transforms.copies import check_version, local_copy
 from transforms.counting import count
 from transforms.detection import SplittingConfig
-from transforms.media_errors import MediaError, NotAFile, SourceChanged, check_file, source_version
+from transforms.media_errors import MediaError, NotAFile, SourceChanged, source_version
 from transforms.objects import ObjectChanged, StorageError
 from transforms.records import DeadLetter, FailedVideo, SplitVideo, Video
 from transforms.reels import publish_reel, reel_aside, reel_of, standing_reel
@@ -56,8 +55,7 @@ def split_local(video: Video, reels_dir: str, config: SplittingConfig, limits: L
         if known is not None:
             return known, True
     with local_copy(video, limits.deadline_s) as path, reel_aside(reel) as aside:
-        check_file(path)
-        _check_version(video, path)
+        check_version(video, path)
         request = {"path": path, "reel": aside, "etag": video.etag, "config": dataclasses.asdict(config)}
         version = source_version(path)
         summary = decode("split", request, limits)
@@ -76,12 +74,6 @@ def split_local(video: Video, reels_dir: str, config: SplittingConfig, limits: L
             if theirs is None:
                 raise StorageError(f"{reel} is being replaced by another writer; try again") from error
             return theirs, True
-
-
-def _check_version(video: Video, path: str) -> None:
-    """Raise if the file's version is of the local kind and another one than was listed."""
-    if re.fullmatch(r"\d+-\d+", video.etag) and source_version(path) != video.etag:
-        raise SourceChanged(f"{path} changed since it was listed; run the command again")
 
 
 @dataclasses.dataclass
