@@ -165,6 +165,64 @@ def test_sound_is_copied_encoded_anew_or_dropped_with_the_reason(tmp_path, monke
     assert (dropped.sound, dropped.failure) == ("dropped: nothing here encodes sound", None)
 
 
+def make_beep(path: pathlib.Path, codec: str, at_s: float, shots: float = 4.0) -> pathlib.Path:
+    """A video with silence but for a tenth of a second."""
+    silent = make_video(path.with_name(f"silent-{path.name}"), [(shots, "red")], options={"g": "25"})
+    with av.open(str(silent)) as source, av.open(str(path), "w") as out:
+        video = out.add_stream_from_template(source.streams.video[0])
+        sound = out.add_stream(codec, rate=48_000, layout="stereo")
+        wave = np.zeros((2, round(48_000 * shots)), np.float32)
+        times = np.arange(4800) / 48_000
+        wave[:, round(at_s * 48_000) :][:, :4800] = 0.8 * np.sin(2 * np.pi * 880 * times)
+        for first in range(0, wave.shape[1], 1024):
+            frame = av.AudioFrame.from_ndarray(wave[:, first : first + 1024].copy(), "fltp", "stereo")
+            frame.sample_rate, frame.pts, frame.time_base = 48_000, first, Fraction(1, 48_000)
+            out.mux(sound.encode(frame))
+        out.mux(sound.encode(None))
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = video
+                out.mux(packet)
+    return path
+
+
+def first_heard(path: pathlib.Path) -> float:
+    """When the first loud sample of a file is played, in seconds after its first picture."""
+    with av.open(str(path)) as container:
+        for frame in container.decode(audio=0):
+            samples = frame.to_ndarray().astype(float)
+            loud = np.flatnonzero(np.abs(samples).max(axis=0) > 0.2 * (32768 if samples.dtype.kind == "i" else 1))
+            if len(loud):
+                return frame.time + loud[0] / frame.sample_rate
+    raise AssertionError(f"{path} is silent")
+
+
+@pytest.mark.parametrize(
+    "suffix, codec, settings, how",
+    [
+        ("mp4", "aac", COPY, ("copied", "copied")),
+        ("mp4", "aac", ENCODE, ("encoded", "copied")),
+        ("mkv", "pcm_f32le", ENCODE, ("encoded", "encoded")),
+        ("mkv", "pcm_f32le", COPY, ("copied", "encoded")),
+        ("mp4", "aac", ClipFileSettings("encode", codec="vp9", preset="ultrafast"), ("encoded", "encoded")),
+        ("mkv", "libopus", ClipFileSettings("encode", codec="vp9", preset="ultrafast"), ("encoded", "copied")),
+    ],
+)
+def test_sound_stays_with_its_picture(tmp_path, suffix, codec, settings, how):
+    path = make_beep(tmp_path / f"a.{suffix}", codec, at_s=2.5)
+    (written,) = write(path, tmp_path / "out", [(2.04, 3.5)], settings)
+    assert (written.how, written.sound, written.failure) == (*how, None)
+    # The copy begins with the picture at 2.04 s, too, though its key frame stands at 2 s.
+    assert first_heard(tmp_path / "out" / written.file) == pytest.approx(0.46, abs=0.03)
+
+
+def test_sound_that_stands_before_the_first_picture_in_the_file_is_kept(tmp_path):
+    path = make_beep(tmp_path / "a.mp4", "aac", at_s=0.02)
+    for settings in (COPY, ENCODE):
+        (written,) = write(path, tmp_path / settings.mode, [(0.0, 1.0)], settings)
+        assert first_heard(tmp_path / settings.mode / written.file) == pytest.approx(0.02, abs=0.03)
+
+
 def test_settings_shrink_pictures_to_even_sizes_and_never_enlarge_them(tmp_path):
     path = make_video(tmp_path / "a.mp4", [(1.0, "red")], size=(322, 182))
     (written,) = write(path, tmp_path, [(0.2, 0.8)], ClipFileSettings("encode", short_side=90, crf=30))

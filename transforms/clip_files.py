@@ -19,7 +19,7 @@ from typing import Any
 import av
 import av.error
 
-from transforms.clip_outputs import ClipFailed, CopiedClip, EncodedClip, Look, encoded_size, encoder_of
+from transforms.clip_outputs import ENCODERS, ClipFailed, CopiedClip, EncodedClip, Look, encoded_size, encoder_of
 from transforms.clip_settings import ClipFileSettings, Wanted
 from transforms.clip_sound import ClipSound, Heard, raise_for_environment
 from transforms.media import Media, Picture, Unsteady, open_media
@@ -258,13 +258,14 @@ class _Encoding(_Pass):
             yield Written(wanted.clip_id, failure="no picture of it could be decoded")
 
     def _encode(self, media: Media) -> Iterator[Written]:
-        pictures = media.pictures()
-        before = next(pictures)
-        look = self._look(media, before)
-        container = look.container
+        container = ENCODERS[self._codec][1]
+        # Before the first picture: much sound may stand before it in the file.
         self._heard = Heard(
             media, [(one, ClipSound(media.sound, container, one.span, one.span.start_s)) for one in self._waiting]
         )
+        pictures = media.pictures()
+        before = next(pictures)
+        look = self._look(media, before)
         try:
             for picture in pictures:
                 self._progress(media.frames, picture.time_s)
