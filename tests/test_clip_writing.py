@@ -1,5 +1,6 @@
 """A run with --write-clips: files beside the rows, made once, told when they fail, and gone when their clips are."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -17,12 +18,13 @@ from beam_pipeline.cli import main
 from beam_pipeline.config import ConfigError, load_config
 from beam_pipeline.verify import audit
 from transforms import clip_writing
-from transforms.child import DecoderCrashed
+from transforms.child import DecoderCrashed, Limits
 from transforms.clip_places import sweep_media
 from transforms.clip_settings import ClipFileSettings
-from transforms.clip_writing import with_files
+from transforms.clip_writing import with_files, write_files
 from transforms.files import read
 from transforms.records import Failure
+from transforms.schemas import RowError
 from transforms.tables import read_table
 
 STITCHING = {"still_distance": None, "redundant_distance": None, "min_event_s": 1.0}
@@ -259,6 +261,15 @@ def test_rows_get_their_files_and_a_dead_letter_for_each_that_failed():
         "media", second, 11.0, 19.0, 4, "r1", "why",
     ]  # fmt: skip
     assert (found.video["status"], found.video["n_failures"]) == ("partial", 2)
+
+
+def test_an_id_that_leads_elsewhere_becomes_no_file(tmp_path):
+    rows = video_rows("v", n_clips=1)
+    (clip,) = rows.clips
+    escaping = dataclasses.replace(rows, clips=({**clip, "clip_id": "../../escaped"},))
+    with pytest.raises(RowError, match=r"the id '../../escaped' may hold only letters"):
+        write_files(escaping, str(tmp_path / "out"), ClipFileSettings(), Limits())
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_configuration_says_it_and_only_then_changes_the_fingerprint(tmp_path):

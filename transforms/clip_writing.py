@@ -60,8 +60,10 @@ def write_files(rows: VideoRows, dataset_dir: str, settings: ClipFileSettings, l
     """Write the files that a video's clips lack, and return its rows with them.
 
     Raises:
+      RowError: an id that is not safe as a file's name.
       OSError, RuntimeError, StorageError: the environment's fault: a full disk, or Cloud Storage that cannot be asked.
     """
+    rows.check()  # Ids become names of files here.
     # Of a redrive that is about other stages.
     settled = {row["clip_id"] for row in rows.failures if row["stage"] == MEDIA_STAGE}
     files: dict[str, str] = {}
