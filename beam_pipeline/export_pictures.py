@@ -10,11 +10,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from transforms.files import Directory, join, list_files, name_of, read
-from transforms.objects import is_object
+from transforms.clip_places import path_of
+from transforms.files import Directory, read
 from transforms.reel import Reel, ReelError
 from transforms.reels import reel_of, reels_of
-from transforms.schemas import CLIPS, SAFE_ID
+from transforms.schemas import SAFE_ID
 
 
 class Pictures:
@@ -26,7 +26,6 @@ class Pictures:
 
     def __init__(self, dataset_dir: Directory, frames: int):
         self._dataset_dir, self._frames = dataset_dir, frames
-        self._files = {} if "clip_file" in CLIPS.names else media_files(dataset_dir)
 
     def of_source(self, video_id: str, etag: str) -> SourcePictures:
         """The pictures of one source.
@@ -40,25 +39,22 @@ class Pictures:
                 reel = Reel.open(reel_of(reels_of(self._dataset_dir), video_id))
             except ReelError:
                 reel = None
-        return SourcePictures(
-            self._dataset_dir, self._files, reel if reel and reel.etag == etag else None, self._frames
-        )
+        return SourcePictures(self._dataset_dir, reel if reel and reel.etag == etag else None, self._frames)
 
 
 class SourcePictures:
     """The pictures of one source's clips."""
 
-    def __init__(self, dataset_dir: Directory, files: Mapping[str, str], reel: Reel | None, count: int):
-        self._dataset_dir, self._files, self._reel, self._count = dataset_dir, files, reel, count
+    def __init__(self, dataset_dir: Directory, reel: Reel | None, count: int):
+        self._dataset_dir, self._reel, self._count = dataset_dir, reel, count
 
     def file(self, row: Mapping[str, Any]) -> tuple[str, bytes] | None:
         """A clip's own file as (kind, contents); None where it has none, or it has gone."""
-        name = row.get("clip_file") or self._files.get(row["clip_id"])
-        if not name:
+        path = path_of(self._dataset_dir, row)
+        if path is None:
             return None
-        path = name if is_object(name) or name.startswith("/") else join(self._dataset_dir, name)
         try:
-            return name_of(path).rpartition(".")[2].lower(), read(path)
+            return path.rpartition(".")[2], read(path)
         except FileNotFoundError:
             return None
 
@@ -70,9 +66,3 @@ class SourcePictures:
             return tuple(self._reel.jpegs(self._reel.uniform(start_s, end_s, self._count)))
         except (ReelError, pa.ArrowInvalid, OSError):
             return ()
-
-
-def media_files(dataset_dir: Directory) -> dict[str, str]:
-    """The files of `media/` by clip_id: a file is a clip's by its name up to the first dot, which no id has."""
-    names = (name_of(path) for path in list_files(join(dataset_dir, "media")))
-    return {name.partition(".")[0]: f"media/{name}" for name in names if name.partition(".")[0] and "." in name}

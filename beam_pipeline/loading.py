@@ -20,9 +20,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from beam_pipeline.export_pictures import media_files
 from transforms.by_source import read_subset
-from transforms.files import Directory, join
+from transforms.clip_places import path_of
+from transforms.files import Directory
 from transforms.parquet_files import pair_keys, scan_files
 from transforms.published import Published
 from transforms.reel import Reel
@@ -121,7 +121,7 @@ class ClipRows:
             barred=pa.array(sorted(published.barred), pa.string()),
             subset=None if subset is None else read_subset(subset)["clip_id"].combine_chunks(),
         )
-        self._files = media_files(dataset_dir) if files else None
+        self._files = files
         self._committed, self.count = committed.counted()
 
     def set_epoch(self, epoch: int) -> None:
@@ -139,9 +139,8 @@ class ClipRows:
         reels: collections.OrderedDict[str, Reel] = collections.OrderedDict()
         for row in _shuffled(rows, self._shuffle, chance) if self._shuffle else rows:
             made = {name: row[name] for name in self._columns}
-            if self._files is not None:
-                name = row.get("clip_file") or self._files.get(row["clip_id"])
-                made["file"] = join(self._dataset_dir, name) if name else None
+            if self._files:
+                made["file"] = path_of(self._dataset_dir, row)
             if self._frames:
                 reel = self._reel(row["video_id"], reels)
                 made["frames"] = np.stack(reel.frames(reel.uniform(row["start_s"], row["end_s"], self._frames)))
@@ -155,7 +154,7 @@ class ClipRows:
         if self._shuffle:
             chance.shuffle(files)  # Alike in all shards: each knows which rows are the others'.
         end = self.count - self.count % of if self._even else self.count
-        named = [*self._columns, *(["clip_file"] if self._files is not None and "clip_file" in CLIPS.names else [])]
+        named = [*self._columns, *(["clip_file"] if self._files else [])]
         seen = 0
         for batch in self._committed.rows(files, named):
             mine = [at for at in range((number - seen) % of, batch.num_rows, of) if seen + at < end]

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from transforms.clip_boxes import BrokenClip, read_clip
-from transforms.clip_places import SUFFIXES, media_of
+from transforms.clip_places import is_own_name, media_of
 from transforms.clip_settings import MOST_EARLY_S, allowed_s
 from transforms.files import Directory, join, list_files, name_of, reading
 from transforms.tables import Snapshot
@@ -46,7 +46,7 @@ def check_clip_file(dataset_dir: Directory, clip: Mapping[str, Any]) -> Iterator
       clip: its clip_id, clip_file, duration_s and fps.
     """
     clip_id, told = clip["clip_id"], clip["clip_file"]
-    if told not in [f"media/{clip_id}.{suffix}" for suffix in SUFFIXES]:
+    if not is_own_name(clip_id, told):
         yield f"{clip_id}: its clip_file is {told!r}, which is no name of its own"
         return
     try:

@@ -14,13 +14,14 @@ HOSTILE = "=HYPERLINK(\"x\"), 'it''s'\n\\n \u2028 \ud55c\uad6d\uc5b4 \U0001f600 
 
 def write_clips(folder: pathlib.Path) -> pathlib.Path:
     """The dataset: `-dash_video` with three clips, `LLL..._video` with one, `plain` with two, `failed` with none."""
+    own_file = {"clip_file": "media/plain-0-4000.mp4"}
     shots = [{"start_s": 0.0, "end_s": 5.0}, {"start_s": 5.0, "end_s": 9.5}]
     clips = [
         clip(DASHED, 1.0, 9.0, [candidate("frame", HOSTILE, 0.43), candidate("text", "-1", 0.25)], shots=shots),
         clip(DASHED, 9.5, 12.0, [candidate("frame", "@home", 0.5)], title="=1+1", abstained=True),
         clip(DASHED, 12.0, 14.0, [candidate("text", "a cat", 0.75)], subtitles="hello"),
         clip(LONG, 0.5, 3.0, [candidate("frame", "a boat", 0.125)], matching_score=None, margin=None),
-        clip("plain", 0.0, 4.0, [candidate("frame", "a dog runs", 0.5), candidate("text", "two", 0.25)]),
+        clip("plain", 0.0, 4.0, [candidate("frame", "a dog runs", 0.5), candidate("text", "two", 0.25)], **own_file),
         clip("plain", 30000.125, 30009.5, [candidate("text", "late", 0.25)]),
     ]
     write_dataset(
@@ -37,7 +38,7 @@ def write_clips(folder: pathlib.Path) -> pathlib.Path:
     for name, duration_s in ((DASHED, 20.0), ("plain", 20.0)):
         write_reel(folder, name, duration_s, (64, 36))
     (folder / "media").mkdir()
-    (folder / "media" / "plain-0-4000.MP4").write_bytes(b"a film")
+    (folder / "media" / "plain-0-4000.mp4").write_bytes(b"a film")
     (folder / "media" / ".plain-30000125-30009500.mp4.7.tmp").write_bytes(b"half a film")
     return folder
 

@@ -42,6 +42,7 @@ def test_a_clip_is_an_example_with_a_feature_a_column(dataset, tmp_path):
     record = found[f"{DASHED}-1000-9000"]
     assert record == {
         "clip_id": [f"{DASHED}-1000-9000".encode()],
+        "clip_file": [],
         "video_id": [DASHED.encode()],
         "uri": [f"videos/{DASHED}.mp4".encode()],
         "title": [],

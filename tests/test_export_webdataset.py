@@ -10,7 +10,6 @@ import sys
 import tarfile
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from exported_dataset import DASHED, HOSTILE, LONG, entomb, write_clips
@@ -18,6 +17,7 @@ from PIL import Image
 
 from beam_pipeline.cli import main
 from beam_pipeline.export import ClipSample, ExportOptions, export
+from beam_pipeline.export_pictures import Pictures
 from beam_pipeline.export_webdataset import files_of
 from transforms.by_source import place_of
 from transforms.files import list_files
@@ -196,11 +196,8 @@ def test_a_missing_package_is_named_with_its_extra(dataset, tmp_path, monkeypatc
     )
 
 
-def test_a_clip_file_named_by_the_table_is_taken(dataset, monkeypatch):
-    from beam_pipeline import export_pictures
-
-    monkeypatch.setattr(export_pictures, "CLIPS", pa.schema([("clip_file", pa.string())]))
-    found = export_pictures.Pictures(str(dataset), 0).of_source("plain", "e")
-    assert found.file({"clip_id": "plain-0-4000", "clip_file": "media/plain-0-4000.MP4"}) == ("mp4", b"a film")
-    assert found.file({"clip_id": "plain-0-4000", "clip_file": "media/gone.mp4"}) is None
-    assert found.file({"clip_id": "plain-0-4000", "clip_file": None}) is None
+def test_the_file_of_a_clip_is_its_own_or_none(dataset):
+    found = Pictures(str(dataset), 0).of_source("plain", "e")
+    assert found.file({"clip_id": "plain-0-4000", "clip_file": "media/plain-0-4000.mp4"}) == ("mp4", b"a film")
+    for named in (None, "media/gone.mp4", "media/plain-0-4000.webm", "/etc/passwd", "media/../README.md"):
+        assert found.file({"clip_id": "plain-0-4000", "clip_file": named}) is None

@@ -104,7 +104,7 @@ def test_frames_are_those_of_the_clip_and_files_are_named(tmp_path):
     assert (frames.shape, frames.dtype) == ((3, 36, 64, 3), np.uint8)
     reel = Reel.open(str(folder / "reels" / f"{DASHED}.arrow"))
     assert np.array_equal(frames, np.stack(reel.frames([5, 10, 15])))
-    assert rows["plain-0-4000"]["file"] == str(folder / "media" / "plain-0-4000.MP4")
+    assert rows["plain-0-4000"]["file"] == str(folder / "media" / "plain-0-4000.mp4")
     assert rows[f"{DASHED}-1000-9000"]["file"] is None
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from transforms.clip_boxes import BrokenClip, read_clip
 from transforms.files import Directory, join, list_files, name_of, reading, remove
@@ -22,6 +24,17 @@ _OURS = re.compile(r"[A-Za-z0-9_-]{1,128}\.(mp4|webm)|\.[A-Za-z0-9_-]{1,128}\.\d
 def media_of(dataset_dir: Directory) -> str:
     """The folder of a dataset's clip files."""
     return join(dataset_dir, MEDIA)
+
+
+def is_own_name(clip_id: str, clip_file: str) -> bool:
+    """Whether a `clip_file` is what the file of this clip may be called, and no other file of the machine."""
+    return clip_file in [f"{MEDIA}/{clip_id}.{suffix}" for suffix in SUFFIXES]
+
+
+def path_of(dataset_dir: Directory, row: Mapping[str, Any]) -> str | None:
+    """Where the file of a clip is, by its row's `clip_id` and `clip_file`; None where it has none of its own."""
+    named = row["clip_file"]
+    return join(dataset_dir, named) if named and is_own_name(row["clip_id"], named) else None
 
 
 def standing_file(dataset_dir: Directory, clip_id: str, wanted: str) -> str | None:
