@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -224,12 +225,14 @@ def test_a_writer_that_was_taken_for_dead_stops_and_leaves_the_dataset_to_the_ot
     theirs = LeaseRecord("other", "host", "another machine", 1, None, time.time(), time.time() + 3600, "token")
     content = json.dumps(dataclasses.asdict(theirs))
     written: list[str] = []
+    one_by_one = threading.Lock()  # Reels of two videos may come at once.
 
     def take_over(name: str) -> None:
-        if "/reels/" in name and not written:
-            written.append(gcs.put(f"{SETS}.lease", content))
-        elif written:
-            written.append(name)
+        with one_by_one:
+            if "/reels/" in name and not written:
+                written.append(gcs.put(f"{SETS}.lease", content))
+            elif written:
+                written.append(name)
 
     gcs.after_write = take_over
     assert curate(uploads, URI, tmp_path) == 1

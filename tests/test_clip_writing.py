@@ -111,6 +111,7 @@ def test_the_same_command_again_writes_nothing(written):
     assert audit(written / "out").breaches == []
 
 
+@pytest.mark.slow
 def test_a_file_that_stands_is_used_again_when_something_else_changes(again):
     before = {path.name: path.read_bytes() for path in (again / "out" / "media").iterdir()}
     times = files(again)
@@ -122,6 +123,7 @@ def test_a_file_that_stands_is_used_again_when_something_else_changes(again):
     assert audit(again / "out").breaches == []
 
 
+@pytest.mark.slow
 def test_other_settings_write_other_files_and_none_at_all_removes_them(again):
     before = files(again)
     (again / "config.yaml").write_text(yaml.safe_dump({**CONFIG, "write_clips": {"mode": "encode", "short_side": 90}}))
@@ -133,6 +135,7 @@ def test_other_settings_write_other_files_and_none_at_all_removes_them(again):
     assert audit(again / "out").breaches == []
 
 
+@pytest.mark.slow
 def test_files_of_clips_that_are_no_more_go_when_the_run_ends(again):
     stitching = {**STITCHING, "trim_fraction": 0.2}
     (again / "config.yaml").write_text(yaml.safe_dump({**CONFIG, "stitching": stitching}))
@@ -206,6 +209,7 @@ def test_a_file_that_cannot_be_written_costs_the_clip_its_file_and_is_redriven(t
     assert audit(folder / "out").breaches == []
 
 
+@pytest.mark.slow
 def test_a_source_that_has_gone_costs_the_files_and_no_rows(tmp_path, monkeypatch):
     folder = prepare(tmp_path)
     with failing("lite-motion"):
@@ -218,6 +222,7 @@ def test_a_source_that_has_gone_costs_the_files_and_no_rows(tmp_path, monkeypatc
     assert audit(folder / "out").breaches == []
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_job_and_not_the_video(again, monkeypatch, capsys):
     (again / "config.yaml").write_text(yaml.safe_dump({**CONFIG, "write_clips": {"mode": "encode", "crf": 40}}))
     before = told(again)
