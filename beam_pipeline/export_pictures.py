@@ -13,8 +13,7 @@ import pyarrow as pa
 from transforms.clip_places import path_of
 from transforms.files import Directory, read
 from transforms.reel import Reel, ReelError
-from transforms.reels import reel_of, reels_of
-from transforms.schemas import SAFE_ID
+from transforms.reels import readable_reel
 
 
 class Pictures:
@@ -33,12 +32,7 @@ class Pictures:
         Args:
           etag: of the version that is committed; a reel of another one shows something else.
         """
-        reel = None
-        if self._frames and SAFE_ID.fullmatch(video_id):
-            try:
-                reel = Reel.open(reel_of(reels_of(self._dataset_dir), video_id))
-            except ReelError:
-                reel = None
+        reel = readable_reel(self._dataset_dir, video_id) if self._frames else None
         return SourcePictures(self._dataset_dir, reel if reel and reel.etag == etag else None, self._frames)
 
 

@@ -28,8 +28,7 @@ from transforms.objects import is_object
 from transforms.reading import InputError, Source, find_sources, local_source, object_source
 from transforms.recalling import Retry, letter_of
 from transforms.records import DeadLetter
-from transforms.reel import Reel, ReelError
-from transforms.reels import reel_of, reels_of
+from transforms.reels import readable_reel
 from transforms.tables import CurrentVideo, current_videos, open_table, read_table
 from transforms.tombstones import taken_down
 
@@ -246,7 +245,5 @@ def _source_at(uri: str) -> Source:
 
 
 def _has_reel(output: str, video: CurrentVideo) -> bool:
-    try:
-        return Reel.open(reel_of(reels_of(output), video.video_id)).etag == video.etag
-    except ReelError:
-        return False
+    reel = readable_reel(output, video.video_id)
+    return reel is not None and reel.etag == video.etag

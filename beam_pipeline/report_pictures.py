@@ -10,21 +10,18 @@ from __future__ import annotations
 import base64
 import dataclasses
 import io
-import re
 
 import pyarrow as pa
 from PIL import Image
 
 from transforms.reel import Reel, ReelError
-from transforms.reels import reel_of, reels_of
+from transforms.reels import readable_reel
 
 HEIGHT = 120
 GAP = 4
 WIDTH_AIMED_AT = 1100
 MAX_SHEET_BYTES = 36_000
 QUALITIES = (72, 60, 45, 30)
-
-SAFE_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -45,27 +42,19 @@ class ContactSheets:
     """Makes the sheets of one dataset, keeping one reel open; ask video by video."""
 
     def __init__(self, dataset_dir: str):
-        self._reels = reels_of(dataset_dir)
+        self._dataset_dir = dataset_dir
         self._video_id: str | None = None
         self._reel: Reel | None = None
 
     def sheet(self, video_id: str, start_s: float, end_s: float) -> Sheet | None:
         """The sheet of a span, or None where the reel is missing (`--reels drop`) or can't be read."""
         if video_id != self._video_id:
-            self._video_id, self._reel = video_id, self._open(video_id)
+            self._video_id, self._reel = video_id, readable_reel(self._dataset_dir, video_id)
         if self._reel is None:
             return None
         try:
             return contact_sheet(self._reel, start_s, end_s)
         except (ReelError, OSError, ValueError, SyntaxError, pa.ArrowInvalid):
-            return None
-
-    def _open(self, video_id: str) -> Reel | None:
-        if not SAFE_ID.fullmatch(video_id):
-            return None
-        try:
-            return Reel.open(reel_of(self._reels, video_id))
-        except ReelError:
             return None
 
 

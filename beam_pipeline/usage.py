@@ -53,10 +53,7 @@ def whole(text: str) -> int:
 
 def score(text: str) -> float:
     """A matching score: any finite number."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
+    value = _number(text)
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number")
     return value
@@ -64,13 +61,18 @@ def score(text: str) -> float:
 
 def fraction(text: str) -> float:
     """A number from 0 to 1."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
+    value = _number(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
     return value
+
+
+def _number(text: str) -> float:
+    """What a text says, not-a-number where it says none: that is within no bounds."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def names(text: str) -> list[str]:
@@ -139,10 +141,7 @@ def duration(text: str) -> datetime.timedelta:
 
 def seconds(text: str) -> float:
     """A number of seconds, above 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
+    value = _number(text)
     if not 0 < value < 1e9:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
     return value

@@ -238,7 +238,7 @@ def test_a_crashing_decoder_costs_one_video_and_the_next_gets_a_fresh_one(tmp_pa
 
 def test_limits_are_checked_when_the_pipeline_is_built():
     with pytest.raises(ValueError, match="stall_s must be more than 0"):
-        DetectShots(SplittingConfig(), "reels", stall_s=0)
+        DetectShots(SplittingConfig(), "reels", Limits(stall_s=0))
 
 
 BROKEN = ["handmade/bitflips_mdat.mp4", "handmade/truncated_faststart.mp4", "decord/corrupted.mp4"]

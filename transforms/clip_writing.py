@@ -176,23 +176,17 @@ class WriteClips(beam.PTransform):
     written stays, with a dead letter of stage 'media'. Breaks fusion first: the join before it may keep to one worker.
 
     Attributes:
-      deadline_s, stall_s, memory_limit_bytes: of one video, see `transforms.child.Limits`.
+      limits: what one video may cost.
     """
 
     dataset_dir: str
     settings: ClipFileSettings
-    deadline_s: float = Limits.deadline_s
-    stall_s: float = Limits.stall_s
-    memory_limit_bytes: int = Limits.memory_bytes
+    limits: Limits = dataclasses.field(default_factory=Limits)
 
     def __post_init__(self) -> None:
         super().__init__()
-        self._limits()
-
-    def _limits(self) -> Limits:
-        return Limits(self.deadline_s, self.stall_s, self.memory_limit_bytes)
 
     def expand(self, rows: beam.PCollection[VideoRows]) -> beam.PCollection[VideoRows]:
         spread = rows | "Spread" >> beam.Reshuffle()
-        write = beam.Map(write_files, self.dataset_dir, self.settings, self._limits())
+        write = beam.Map(write_files, self.dataset_dir, self.settings, self.limits)
         return spread | "Write" >> write.with_output_types(VideoRows)

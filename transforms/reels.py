@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from transforms.files import Directory, join
 from transforms.kept_copies import keep, new_copy
 from transforms.objects import ABSENT, is_object, stat, upload
-from transforms.reel import pinned
+from transforms.reel import Reel, ReelError, pinned
+from transforms.schemas import SAFE_ID
 
 
 def reels_of(dataset_dir: Directory) -> str:
@@ -26,6 +27,16 @@ def reels_of(dataset_dir: Directory) -> str:
 def reel_of(reels_dir: str, video_id: str) -> str:
     """Where the reel of a video stands."""
     return join(reels_dir, f"{video_id}.arrow")
+
+
+def readable_reel(dataset_dir: Directory, video_id: str) -> Reel | None:
+    """A dataset's reel of a video; None where it is missing or unreadable, or the id is no name of a file."""
+    if not SAFE_ID.fullmatch(video_id):
+        return None
+    try:
+        return Reel.open(reel_of(reels_of(dataset_dir), video_id))
+    except ReelError:
+        return None
 
 
 def standing_reel(reel: str) -> str:

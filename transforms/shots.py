@@ -85,24 +85,18 @@ class DetectShots(beam.PTransform):
 
     Attributes:
       reels_dir: reels are written to `reels_dir/<video_id>.arrow`; a directory, or a folder in Cloud Storage.
-      deadline_s, stall_s, memory_limit_bytes: see `transforms.child.Limits`.
+      limits: what one video may cost.
     """
 
     config: SplittingConfig
     reels_dir: str
-    deadline_s: float = Limits.deadline_s
-    stall_s: float = Limits.stall_s
-    memory_limit_bytes: int = Limits.memory_bytes
+    limits: Limits = dataclasses.field(default_factory=Limits)
 
     def __post_init__(self) -> None:
         super().__init__()
-        self._limits()
-
-    def _limits(self) -> Limits:
-        return Limits(self.deadline_s, self.stall_s, self.memory_limit_bytes)
 
     def expand(self, videos: beam.PCollection[Video]) -> SplitVideos:
-        split = videos | "Split" >> beam.FlatMap(_split, self.reels_dir, self.config, self._limits()).with_outputs(
+        split = videos | "Split" >> beam.FlatMap(_split, self.reels_dir, self.config, self.limits).with_outputs(
             FAILED, main="videos"
         )
         return SplitVideos(split["videos"], split[FAILED])
