@@ -20,14 +20,18 @@ from typing import Any
 import yaml
 
 from beam_pipeline.choosing import Choice, check_word, choose
+from beam_pipeline.filters import rules_of
 from beam_pipeline.placement import Placement
 from beam_pipeline.rules import RULES
 from model_handlers import catalogue
 from model_handlers.catalogue import Entry
-from model_handlers.perceptual_weights import find_weights
-from model_handlers.weights import WeightsError, digest
+from model_handlers.measures import catalogue as measures
+from model_handlers.measures.catalogue import Chosen
+from model_handlers.weights import WeightsError
 from transforms.clip_settings import MODES, ClipFileSettings
 from transforms.detection import SplittingConfig
+from transforms.filtering import Rule
+from transforms.measure_columns import BY_NAME
 from transforms.stitching import StitchingConfig
 
 DEFAULT_PROFILE = "lite"
@@ -47,7 +51,8 @@ class Config:
       splitting, stitching: the numbers of the splitter and of the stitching rules.
       embedder, teachers, selector: names of the catalogue.
       abstain_below: the selector abstains when its best score is lower; None: never.
-      lpips: the weights that Max Running LPIPS is measured with; None: it is not. lpips_sha256: of that file.
+      measures: what is measured of each clip.
+      filters: the rules that a clip must keep to.
       write_clips: how each clip gets a file of its own; None: it gets none.
       placement: where the models stand. hints: resource hints of single models. Neither changes a row.
       values: what it was built of, as a file would say it.
@@ -61,22 +66,32 @@ class Config:
     teachers: tuple[Entry, ...]
     selector: Entry
     abstain_below: float | None
-    lpips: str | None = None
-    lpips_sha256: str = ""
+    measures: Chosen = dataclasses.field(default_factory=Chosen)
+    filters: tuple[Rule, ...] = ()
     write_clips: ClipFileSettings | None = None
     placement: Placement = dataclasses.field(default_factory=Placement)
     hints: tuple[tuple[Entry, Mapping[str, str]], ...] = ()
     values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
-    def measure(self) -> Entry | None:
-        """What measures each clip, if anything does."""
-        return catalogue.lpips(self.lpips, self.lpips_sha256) if self.lpips else None
+    def lpips(self) -> str | None:
+        """The weights that LPIPS is measured with, if it is."""
+        return _section(self.values, "measures").get("lpips") or None
+
+    @property
+    def filters_before(self) -> tuple[Rule, ...]:
+        """The rules that can be applied before a clip is captioned: those on what is measured."""
+        return tuple(rule for rule in self.filters if rule.column in self.measures.columns)
+
+    @property
+    def filters_after(self) -> tuple[Rule, ...]:
+        """The rules that have to wait for a clip's row."""
+        return tuple(rule for rule in self.filters if rule.column not in self.measures.columns)
 
     @property
     def models(self) -> tuple[Entry, ...]:
         """Every model that a job loads, in the order of the recipe."""
-        measures = (self.measure,) if self.measure else ()
+        measures = [catalogue.measure(one) for one in self.measures.measures if one.model]
         return (self.embedder, *measures, *self.teachers, self.selector)
 
     def fingerprints(self, etag: str, text_version: str) -> dict[str, str]:
@@ -88,11 +103,13 @@ class Config:
         split = fingerprint(etag, self.splitting.fingerprint())
         embed = fingerprint(split, self.embedder.identity, dataclasses.asdict(self.stitching))
         captions = fingerprint(embed, text_version, [teacher.identity for teacher in self.teachers])
-        # Only what is measured counts, so that datasets from before there were measures stay as they are. The weights'
-        # content does, not the place where they lie.
-        measured = [["max_running_lpips", self.lpips_sha256]] if self.lpips else []
+        # Only what is asked for counts, so that datasets from before it could be asked for stay as they are.
+        measured = [["measure", one.name, one.fingerprint] for one in self.measures.measures]
+        derived = [["derive", one.name, one.version] for one in self.measures.derived]
+        rules = [["filter", dataclasses.astuple(rule)] for rule in self.filters]
         files = [["clip_file", self.write_clips.identity]] if self.write_clips else []
-        select = fingerprint(captions, self.selector.identity, self.abstain_below, *measured, *files)
+        more = [*measured, *derived, *rules, *files]
+        select = fingerprint(captions, self.selector.identity, self.abstain_below, *more)
         return {"split": split, "embed": embed, "captions": captions, "select": select}
 
     def hints_of(self, entry: Entry) -> Mapping[str, str]:
@@ -117,7 +134,8 @@ class Config:
             "selector": self.selector.name,
             "abstain_below": self.abstain_below,
             "placement": dataclasses.asdict(self.placement),
-            "measures": {"lpips": self.lpips, "sha256": self.lpips_sha256} if self.lpips else {},
+            "measures": {one.name: {"fingerprint": one.fingerprint} for one in self.measures.measures},
+            "filters": [dataclasses.asdict(rule) for rule in self.filters],
             "write_clips": dataclasses.asdict(self.write_clips) if self.write_clips else None,
             "fingerprint": self.fingerprint(),
             "values": dict(self.values),
@@ -217,6 +235,7 @@ _KEYS = (
     "selector",
     "abstain_below",
     "measures",
+    "filters",
     "write_clips",
     "placement",
 )
@@ -233,11 +252,12 @@ def _build(name: str, values: Mapping[str, Any], commercial_only: bool, complete
         embedder, selector = (choose(kind, values.get(kind), complete) for kind in ("embedder", "selector"))
         placement = _fill(Placement, _section(values, "placement"))
         teachers = _teachers(values.get("teachers"), complete, placement)
-        _check_licences([embedder, *teachers, selector], commercial_only)
+        chosen, filters = _measures(values)
+        weighty = [catalogue.measure(one) for one in chosen.measures if one.model]
+        _check_licences([*(choice.entry for choice in (embedder, *teachers, selector)), *weighty], commercial_only)
         abstain_below = values.get("abstain_below", selector.entry.abstain_below)
         if abstain_below is not None and not (isinstance(abstain_below, int | float) and math.isfinite(abstain_below)):
             raise ConfigError(f"abstain_below must be a number or null, not {abstain_below!r}")
-        lpips = _weights(_section(values, "measures"))
         stitching = {**_distances(embedder.entry), **rules.events, **_section(values, "stitching")}
         return Config(
             profile=name,
@@ -248,8 +268,8 @@ def _build(name: str, values: Mapping[str, Any], commercial_only: bool, complete
             teachers=tuple(teacher.entry for teacher in teachers),
             selector=selector.entry,
             abstain_below=abstain_below,
-            lpips=lpips,
-            lpips_sha256=_digest_of(lpips) if lpips else "",
+            measures=chosen,
+            filters=filters,
             write_clips=_clip_files(values.get("write_clips")),
             placement=placement,
             hints=tuple((choice.entry, choice.hints) for choice in (embedder, *teachers, selector) if choice.hints),
@@ -259,20 +279,17 @@ def _build(name: str, values: Mapping[str, Any], commercial_only: bool, complete
         raise ConfigError(str(error)) from error
 
 
-def _digest_of(lpips: str) -> str:
-    try:
-        return digest(find_weights(lpips))
-    except WeightsError as error:
-        raise ConfigError(f"measures.lpips: {error}") from error
-
-
-def _weights(measures: Mapping[str, Any]) -> str | None:
-    for key in measures:
-        _choose("measure", key, catalogue.MEASURES)
-    weights = measures.get("lpips")
-    if weights is not None and not (isinstance(weights, str) and weights):
-        raise ConfigError(f"measures.lpips must be a weights file, `hub` or null, not {weights!r}")
-    return weights
+def _measures(values: Mapping[str, Any]) -> tuple[Chosen, tuple[Rule, ...]]:
+    """What is measured, and the rules: a rule on something that needs nothing to be measured has it measured."""
+    asked, rules = dict(_section(values, "measures")), rules_of(_section(values, "filters"))
+    for rule in rules:
+        if name := measures.measure_of(rule.column):
+            asked[name] = asked.get(name) or True
+    chosen = measures.choose(asked)
+    for rule in rules:
+        if rule.column in BY_NAME and rule.column not in chosen.columns:
+            raise ConfigError(f"filters.{rule.column} needs a measure that fills it; see reelscribe profiles")
+    return chosen, rules
 
 
 def _clip_files(asked: Any) -> ClipFileSettings | None:
@@ -306,8 +323,8 @@ def _teachers(values: Any, complete: bool, placement: Placement) -> list[Choice]
     return teachers
 
 
-def _check_licences(choices: Sequence[Choice], commercial_only: bool) -> None:
-    told = catalogue.restrictions(choice.entry for choice in choices)
+def _check_licences(entries: Sequence[Entry], commercial_only: bool) -> None:
+    told = catalogue.restrictions(entries)
     if commercial_only and told:
         raise ConfigError(f"--commercial-only refuses {told}")
 

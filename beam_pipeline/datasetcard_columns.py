@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from transforms.measure_columns import MEASURED
+
 _ID = "of the source video; stable between runs"
 _RUN = "the run that wrote the row"
+_MEASURED = {column.name: f"{column.meaning}; null if it was not measured" for column in MEASURED}
 
 COLUMNS: Mapping[str, Mapping[str, str]] = {
     "clips": {
@@ -36,9 +39,9 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "run_id": _RUN,
         "fingerprint": "of the source's version and of all that shaped this row",
         "schema_version": "of this table's columns; those added at the end later don't change it",
-        "max_running_lpips": "Max Running LPIPS: the greatest change between key frames at 1 fps, 0 for none; null if "
-        "it was not measured or there is but one frame",
         "clip_file": "the clip's own file, by its path in the dataset; null if none was asked for or made",
+        "made_with": "fingerprints of the selector (select) and of each measure, for reruns",
+        **_MEASURED,
     },
     "videos": {
         "": "One row a source video: what became of it.",
@@ -71,6 +74,12 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "value": "what the rule measured",
         "threshold": "what it allows",
         "run_id": _RUN,
+        "clip_id": "of a clip that a filter dropped, as are all columns from here on: what it had come to",
+        "shots": "the shots that it was stitched from",
+        "embedding": "its visual embedding, of unit length",
+        "captions": "its captions, if it had got any",
+        "made_with": "fingerprints of the selector (select) and of each measure, for reruns",
+        **_MEASURED,
     },
     "failures": {
         "": "One row a dead letter: what failed, and what is needed to run it again.",

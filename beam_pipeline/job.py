@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -267,12 +268,18 @@ def quiet_workers() -> Iterator[None]:
     """Keep what Beam's workers print of an exception, hundreds of lines each time, off the terminal.
 
     The exception itself is raised, told in a line, and recorded with its traceback. What is logged is not touched.
+    Where one worker has ended the job others may still fail, so from then on this thread alone is heard.
     """
     if logs.tells_everything():
         yield
-    else:
+        return
+    stream = sys.stderr
+    try:
         with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stderr(nowhere):
             yield
+    except BaseException:
+        sys.stderr = logs.OwnWords(stream)
+        raise
 
 
 def drop_reels(output: str) -> None:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 COMMERCIAL = "refuse models whose licence restricts what their captions may be used for"
 DETECTORS = "content, adaptive, hash, histogram or transnet"
 WRITE_CLIPS = "write each clip to a file of its own, below DIR/media: copy the stream where that is exact, or encode"
+FILTER = "keep clips whose COLUMN is MIN..MAX, A,B or !A,B, like blur=..0.6; the others go to rejected; repeatable"
 FAST = "decode without the codec's loop filter: quicker, but a cut may be missed or moved"
 
 #: What a dead letter's stage may be.
@@ -102,11 +103,28 @@ def _dataset_arguments(parser: argparse.ArgumentParser) -> None:
     add("--fast", action="store_true", help=FAST)
     add("--splitting", metavar="RULES", help="splitting rules: panda70m, paper or released")
     add("--reels", choices=["keep", "drop"], default="keep", help="keep the frame reels (the report shows them) or not")
+    _measures(parser)
     _clip_files(parser)
 
 
 def _clip_files(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--write-clips", choices=MODES, help=WRITE_CLIPS)
+
+
+def _measures(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--measure", type=names, action="extend", metavar="A,B", help="fill the columns of these measures; or all")
+    add("--filter", type=rule, action="append", metavar="RULE", help=FILTER)
+
+
+def rule(text: str) -> tuple[str, dict[str, Any]]:
+    """A rule that clips must keep to, like blur=..0.6."""
+    from beam_pipeline.filters import parsed
+
+    try:
+        return parsed(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _config_arguments(parser: argparse.ArgumentParser, default: str) -> None:
@@ -296,7 +314,9 @@ def _prepared(
     if config is None:
         flags = {"detector": args.detector, "rules": args.splitting, "fast": args.fast}
         given = {key: value for key, value in flags.items() if value}
-        config = load_config_of(args, {**({"splitting": given} if given else {}), **_asked_of_files(args)})
+        asked = {"splitting": given, "measures": dict.fromkeys(args.measure or (), True)}
+        asked |= {"filters": dict(args.filter or ()), **_asked_of_files(args)}
+        config = load_config_of(args, {section: changes for section, changes in asked.items() if changes})
     args.output = dataset_folder(args.output)
     options = JobOptions(
         chunk_videos=getattr(args, "chunk_videos", JobOptions.chunk_videos),

@@ -9,6 +9,7 @@ from beam_pipeline.config import load_config, profile_names, profile_values
 from beam_pipeline.rules import RULES
 from model_handlers import catalogue
 from model_handlers.catalogue import Entry
+from model_handlers.measures import catalogue as measures
 
 
 def profiles_text() -> str:
@@ -21,8 +22,8 @@ def profiles_text() -> str:
         lines += _wrapped("teachers " + ", ".join(teacher.name for teacher in config.teachers))
     lines += ["\nSPLITTING RULES (--splitting)"]
     lines += [f"\n{name}: {rules.summary}" for name, rules in RULES.items()]
-    lines += ["\nMEASURES (measures: {NAME: WEIGHTS} in --config FILE.yaml)"]
-    lines += [f"\n{name}: {summary}" for name, summary in catalogue.MEASURES.items()]
+    lines += ["\nMEASURES (--measure A,B or all; those that need weights: measures: {NAME: ...} in --config FILE.yaml)"]
+    lines += [f"\n{name}: {summary}" for name, summary in measures.SUMMARIES.items()]
     return "\n".join(lines)
 
 

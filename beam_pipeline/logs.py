@@ -192,6 +192,28 @@ class LoggedLines(io.TextIOBase):
             self._begun.busy = False
 
 
+class OwnWords(io.TextIOBase):
+    """A stream that passes on what the thread that made it writes, and drops what any other does."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+        self._thread = threading.get_ident()
+
+    def writable(self) -> bool:
+        return True
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def write(self, text: str) -> int:
+        if threading.get_ident() == self._thread:
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
 def _writer(stream: TextIO, formatter: logging.Formatter) -> logging.Handler:
     writer = logging.StreamHandler(stream)
     writer.setFormatter(formatter)

@@ -16,18 +16,20 @@ from collections.abc import Mapping
 import apache_beam as beam
 from apache_beam.ml.inference.base import ModelHandler
 
-from beam_pipeline.config import Config
+from beam_pipeline.config import Config, fingerprint
 from model_handlers.catalogue import Entry
+from model_handlers.measures.measurer import Measurer
 from model_handlers.resident import ResidentHandler
 from model_handlers.taking_turns import TakeTurns
 from transforms.captioning import CaptionClips, Teacher, Together
 from transforms.clip_writing import WriteClips
 from transforms.committing import CommitVideos
 from transforms.embedding import EmbedShots
-from transforms.measuring import MeasureClips
+from transforms.filtering import FilterClips
+from transforms.measuring import Asked, MeasureClips, Measuring
 from transforms.reading import ReadVideos, Source
 from transforms.recalling import RecallVideos, Retry
-from transforms.records import SplitVideo, Video
+from transforms.records import Clip, SplitVideo, Video
 from transforms.reels import reels_of
 from transforms.rows import AssembleVideos, FailVideos, count_rows
 from transforms.scoring import JudgeCaptions
@@ -61,17 +63,56 @@ class CurateVideos(beam.PTransform):
         shots = split.videos | "Embed shots" >> EmbedShots(*placed(config.embedder, config))
         events = shots | "Stitch shots" >> StitchShots(config.stitching, functools.partial(embedded, config=config))
         clips = events | "Clips" >> beam.FlatMap(lambda stitched: stitched.clips)
-        captioned = clips | "Caption clips" >> CaptionClips(*teachers_of(config))
-        judged = captioned | "Judge captions" >> JudgeCaptions(*placed(config.selector, config), config.abstain_below)
-        measured = [clips | "Measure clips" >> MeasureClips(*placed(config.measure, config))] if config.measure else []
+        measured, kept, dropped = looked_at(clips, config)
+        captioned = kept | "Caption clips" >> CaptionClips(*teachers_of(config))
+        judged = captioned | "Judge captions" >> JudgeCaptions(*selector_of(config))
 
-        assembled = AssembleVideos(run_id, versions, writes_files=config.write_clips is not None)
-        finished = (events, judged, *measured) | "Assemble videos" >> assembled
+        verdicts = (judged, *dropped) | "Verdicts" >> beam.Flatten()
+        assembled = AssembleVideos(run_id, versions, config.filters_after, config.write_clips is not None)
+        finished = (events, verdicts, *measured) | "Assemble videos" >> assembled
         if config.write_clips:
             finished = finished | "Write clips" >> WriteClips(self.output, config.write_clips)
         failed = (read.failed, split.failed) | beam.Flatten() | "Fail videos" >> FailVideos(run_id, versions)
         rows = (finished, failed) | "All videos" >> beam.Flatten() | "Count" >> beam.Map(count_rows)
         return rows | "Commit" >> CommitVideos(self.output, run_id, max_wait_s=self.commit_within_s)
+
+
+Branch = list[beam.PCollection]
+
+
+def looked_at(clips: beam.PCollection[Clip], config: Config) -> tuple[Branch, beam.PCollection[Clip], Branch]:
+    """Measure clips and drop those that break a rule: what was measured, the clips that are kept, and those dropped.
+
+    What a job does not ask for is no step of it, and clips wait for their measures only where a rule asks for them.
+    """
+    if not config.measures.measures:
+        return [], clips, []
+    derive = {one.column: one.make for one in config.measures.derived}
+    measured = clips | "Measure clips" >> MeasureClips(measuring_of(config), derive)
+    if not config.filters_before:
+        return [measured], clips, []
+    sorted_clips = measured | "Filter clips" >> FilterClips(config.filters_before)
+    return [measured], sorted_clips.kept, [sorted_clips.dropped]
+
+
+def measuring_of(config: Config) -> list[Measuring]:
+    """The measures of a configuration: those that only compute on plain workers, those with a model on GPU ones."""
+    chosen = config.measures.measures
+    plain, models = [one for one in chosen if not one.model], [one for one in chosen if one.model]
+    return [
+        Measuring(
+            Asked(name, {one.name: one.fingerprint for one in group}, {one.name: one.columns for one in group}),
+            Measurer(name.lower(), group),
+            hints,
+        )
+        for name, group, hints in (("Pixels", plain, {}), ("Models", models, config.placement.hints))
+        if group
+    ]
+
+
+def selector_of(config: Config) -> tuple[ModelHandler, Mapping[str, str], float | None, str]:
+    """The selector of a configuration, with what `JudgeCaptions` wants to know."""
+    return *placed(config.selector, config), config.abstain_below, fingerprint(config.selector.identity)
 
 
 def fingerprints_of(video: Source | Video, config: Config) -> dict[str, str]:

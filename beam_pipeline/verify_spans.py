@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from transforms.measure_columns import MEASURED
 from transforms.schemas import spares_the_span
 from transforms.tables import Snapshot
 
@@ -148,9 +149,9 @@ def check_clip(clip: Mapping[str, Any]) -> Iterator[str]:
         yield f"{clip_id}: its caption is none of {clip['teacher']}'s candidates"
     if clip["margin"] is not None and not clip["margin"] >= 0:
         yield f"{clip_id}: its margin is {clip['margin']}, so another candidate was better"
-    change = clip["max_running_lpips"]
-    if change is not None and not (math.isfinite(change) and change >= 0):
-        yield f"{clip_id}: its max_running_lpips is {change}, which no distance can be"
+    for column in MEASURED:
+        if not column.fits(clip[column.name]):
+            yield f"{clip_id}: its {column.name} cannot be {clip[column.name]}"
 
 
 def _seconds(timecode: str) -> float | None:

@@ -16,8 +16,10 @@ from typing import Any, Self
 
 from apache_beam.ml.inference.base import ModelHandler
 
-from model_handlers import embedders, hub, perceptual, selection, sentences, teachers, vision
+from model_handlers import embedders, hub, selection, sentences, teachers, vision
 from model_handlers.base import ElementwiseHandler
+from model_handlers.measures.measurer import Measurer
+from model_handlers.measures.view import Measure
 from model_handlers.nearest import nearest
 from model_handlers.settings import Inputs, Settings
 
@@ -149,26 +151,18 @@ def selector(name: str) -> Entry:
     return look_up("selector", SELECTORS, name)
 
 
-def lpips(weights: str, sha256: str) -> Entry:
-    """LPIPS with weights of the user's, as no package carries them.
-
-    Args:
-      weights: the file's path, or `hub`. sha256: of that file.
-    """
+def measure(one: Measure) -> Entry:
+    """A measure that has weights, as an entry: to be loaded beforehand, and for its licence."""
     return Entry(
-        name="lpips",
-        model="LPIPS v0.1",
-        revision=f"sha256 {sha256[:12]}",
-        licence="BSD-2-Clause (heads), BSD-3-Clause (trunk)",
-        summary=MEASURES["lpips"],
-        factory=functools.partial(perceptual.LpipsMeasurer, "lpips", weights, sha256),
+        name=one.name,
+        model=one.model,
+        revision=one.revision,
+        licence=one.licence,
+        summary=one.summary,
+        factory=functools.partial(Measurer, one.name, (one,)),
+        restricted=one.restricted,
     )
 
-
-#: What can be measured of each clip, beside its captions.
-MEASURES = {
-    "lpips": "Max Running LPIPS: the greatest change between key frames at 1 fps; the smaller, the more of a piece"
-}
 
 _VISION = vision.MODEL
 _BOTH = f"{vision.MODEL} + {sentences.MODEL}"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -18,20 +19,22 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from model_handlers.base import ElementwiseHandler
 from model_handlers.devices import choose_device
-from model_handlers.frames import OpenReel, open_reel
+from model_handlers.frames import OpenReel
+from model_handlers.measures.view import Look, Measure
 from model_handlers.perceptual_weights import build_network, find_weights
 from model_handlers.resident import computing
 from model_handlers.vision import use_one_thread
 from model_handlers.weights import WeightsError, digest
-from transforms.records import Clip, Span
+from transforms.records import Span
 from transforms.reel import Reel
 
 #: Frames through the network at once: on a CPU the maps of more leave the caches, a GPU wants to be filled.
 FRAMES_AT_ONCE = {"cpu": 2, "cuda": 8}
 #: AlexNet's second pooling needs 31 pixels.
 LEAST_SIDE = 32
+
+SUMMARY = "Max Running LPIPS: the greatest change between key frames at 1 fps; the smaller, the more of a piece"
 
 
 class Lpips:
@@ -156,27 +159,37 @@ def _of_one_size(frames: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
     return [np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC)) for frame in frames]
 
 
-class LpipsMeasurer(ElementwiseHandler[Clip, float | None, Lpips]):
-    """Answers a clip with its Max Running LPIPS; None when the clip has fewer than two key frames.
+def lpips_measure(weights: Any) -> Measure:
+    """Max Running LPIPS as a measure of a clip; None when the clip has fewer than two key frames.
 
     Args:
-      weights: see `load_lpips`. sha256: of the file they name when the job was configured.
+      weights: see `load_lpips`; what the file holds now is what the measure is known by.
+
+    Raises:
+      ValueError: it can't be meant. WeightsError: there are no such weights.
     """
+    if not (isinstance(weights, str) and weights):
+        raise ValueError(f"measures.lpips must be a weights file, `hub` or null, not {weights!r}")
+    try:
+        sha256 = digest(find_weights(weights))
+    except WeightsError as error:
+        raise WeightsError(f"measures.lpips: {error}") from error
+    return Measure(
+        name="lpips",
+        columns=("max_running_lpips",),
+        summary=SUMMARY,
+        load=functools.partial(_load, weights, sha256),
+        identity=(sha256,),
+        model="LPIPS v0.1",
+        revision=f"sha256 {sha256[:12]}",
+        licence="BSD-2-Clause (heads), BSD-3-Clause (trunk)",
+    )
 
-    def __init__(self, name: str, weights: str, sha256: str):
-        super().__init__(name, max_batch=8)
-        self._weights, self._sha256 = weights, sha256
 
-    @property
-    def model_key(self) -> str:
-        return f"lpips:{self._sha256}"
-
-    def load(self) -> Lpips:
-        path = find_weights(self._weights)
-        if digest(path) != self._sha256:
-            raise WeightsError(f"{path} is not the file any more that the job was configured with; start the job anew")
-        use_one_thread()
-        return load_lpips(path)
-
-    def answer(self, requests: Sequence[Clip], model: Lpips) -> list[float | None]:
-        return [model.max_running(frames_at_1fps(open_reel(clip.reel), clip.span)) for clip in requests]
+def _load(weights: str, sha256: str) -> Look:
+    path = find_weights(weights)
+    if digest(path) != sha256:
+        raise WeightsError(f"{path} is not the file any more that the job was configured with; start the job anew")
+    use_one_thread()
+    model = load_lpips(path)
+    return lambda view: {"max_running_lpips": model.max_running(view.frames(rows_at_1fps(view.reel, view.clip.span)))}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from typing import Any
 
+from transforms.measure_columns import measured_row
 from transforms.schemas import VideoRows
 
 FAILED_AT = datetime.datetime(2024, 5, 6, 7, 8, 9, 123456, tzinfo=datetime.UTC)
@@ -48,8 +49,9 @@ def clip_row(video_id: str, run_id: str, start_s: float, end_s: float, caption: 
         "run_id": run_id,
         "fingerprint": "f",
         "schema_version": 1,
-        "max_running_lpips": None,
         "clip_file": None,
+        "made_with": None,
+        **measured_row({}),
     }
 
 
@@ -92,6 +94,8 @@ def rejected_row(video_id: str, run_id: str, start_s: float, end_s: float, stage
         "value": None,
         "threshold": 0.1,
         "run_id": run_id,
+        **dict.fromkeys(("clip_id", "shots", "embedding", "captions", "made_with")),
+        **measured_row({}),
     }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from deltalake import write_deltalake
 from PIL import Image, ImageDraw
 
+from transforms.measure_columns import measured_row
 from transforms.reel import ReelFrame, ReelWriter
 from transforms.schemas import TABLES, rows_to_table
 from transforms.tables import create_tables
@@ -61,8 +62,9 @@ def clip(video_id: str, start_s: float, end_s: float, candidates: list[Row], **m
         "run_id": RUN,
         "fingerprint": "f",
         "schema_version": 1,
-        "max_running_lpips": None,
         "clip_file": None,
+        "made_with": None,
+        **measured_row({}),
     } | more
 
 
@@ -78,6 +80,8 @@ def rejected(
         "value": value,
         "threshold": threshold,
         "run_id": RUN,
+        **dict.fromkeys(("clip_id", "shots", "embedding", "captions", "made_with")),
+        **measured_row({}),
     }
 
 

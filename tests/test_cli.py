@@ -41,7 +41,7 @@ WATCH = ["watch", "--subscription", SUBSCRIPTION, "--output", "OUT"]
         (["curate", "--input", "x", "--output", "s3://bucket/x"], "s3://bucket/x is neither a directory nor gs://"),
         ([*CURATE, "--lmit", "2"], "unknown argument '--lmit'; did you mean '--limit'?"),
         ([*CURATE, "--job_nam=x"], "unknown argument '--job_nam=x'; did you mean '--job_name'?"),
-        ([*CURATE, "--frobnicate"], "unknown argument '--frobnicate'; see reelscribe curate --help"),
+        ([*CURATE, "--xyzzy"], "unknown argument '--xyzzy'; see reelscribe curate --help"),
         ([*CURATE, "--direct_num_workers=many"], "argument --direct_num_workers: invalid int value: 'many'"),
         ([*CURATE, "--runner", "FooRunner"], "there is no runner 'FooRunner'; did you mean "),
         ([*CURATE, "--runner", "nowhere.FooRunner"], "--runner nowhere.FooRunner cannot be loaded: No module named"),
@@ -250,3 +250,14 @@ def test_teachers_says_of_each_what_it_sees_and_how_weak_it_is(capsys):
         for entry in entries.values():
             assert f"{entry.name}, inputs {entry.inputs}" in told
             assert entry.summary.split()[0] in told
+
+
+def test_after_a_job_has_failed_its_other_workers_are_not_heard_but_the_command_is(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", sys.stderr)  # Gives back what the failure leaves there.
+    with pytest.raises(ZeroDivisionError), quiet_workers():
+        raise ZeroDivisionError
+    late = threading.Thread(target=lambda: print("Traceback of a worker", file=sys.stderr))
+    late.start()
+    late.join()
+    print("reelscribe: the job failed", file=sys.stderr)
+    assert capsys.readouterr().err == "reelscribe: the job failed\n"

@@ -12,12 +12,11 @@ from model_handlers.base import ElementwiseHandler
 from transforms.captioning import CaptionClips, Teacher
 from transforms.embedding import EmbedShots
 from transforms.joining import JoinByCount, Joined, Part, Whole
-from transforms.measuring import measurement_of
 from transforms.records import (
     Candidate,
     CaptionedClip,
     JudgedClip,
-    Outcome,
+    MeasuredClip,
     Shot,
     SplitVideo,
     StitchedVideo,
@@ -171,7 +170,7 @@ def test_versions_of_a_video_that_are_under_way_at_once_keep_their_clips_and_mea
         for clip in clips:
             candidate = Candidate("one", "m", "r", "p", video.version, "f")
             judged.append(JudgedClip(CaptionedClip(clip, (candidate,), (), ()), (0.5,), 0, None, False, ()))
-            measured.append(measurement_of(Outcome(clip, float(place))))
+            measured.append(MeasuredClip(clip, {"blur": place / 4}))
     prints = dict.fromkeys(("split", "embed", "captions", "select"), "x")
     with beam.Pipeline(options=PipelineOptions(EMBEDDED)) as pipeline:
         parts = [
@@ -180,7 +179,7 @@ def test_versions_of_a_video_that_are_under_way_at_once_keep_their_clips_and_mea
         ]
         rows = tuple(parts) | AssembleVideos("run", lambda video: prints)
         told = rows | "Told" >> beam.Map(
-            lambda one: (one.video["etag"], [(row["caption"], row["max_running_lpips"]) for row in one.clips])
+            lambda one: (one.video["etag"], [(row["caption"], row["blur"]) for row in one.clips])
         )
-        expected = [("1", [("1 a", 0.0)] * 2), ("1", [("1 b", 1.0)] * 2), ("2", [("2 b", 2.0)] * 2)]
+        expected = [("1", [("1 a", 0.0)] * 2), ("1", [("1 b", 0.25)] * 2), ("2", [("2 b", 0.5)] * 2)]
         assert_that(told, equal_to(expected))

@@ -1,5 +1,6 @@
 """Max Running LPIPS as a column: measured beside the captions, absent without weights, never at a clip's cost."""
 
+import dataclasses
 import math
 import pathlib
 
@@ -23,17 +24,20 @@ from beam_pipeline.runs import RunRecord
 from beam_pipeline.verify import audit
 from model_handlers.base import ElementwiseHandler
 from model_handlers.perceptual import frames_at_1fps, load_lpips
+from model_handlers.weights import digest
 from transforms.committing import Committer, finalise
 from transforms.lease import WriterLease
-from transforms.measuring import MeasureClips, measurement_of
+from transforms.measuring import Asked, MeasureClips, Measuring, begun, missing, with_answers
 from transforms.reading import Source
 from transforms.records import (
+    Answers,
     Candidate,
     CaptionedClip,
     DeadLetter,
     Failure,
     JudgedClip,
-    Measurement,
+    MeasuredClip,
+    MeasureRequest,
     Outcome,
     Shot,
     Span,
@@ -57,109 +61,167 @@ WHOLE = StitchedVideo(
 )
 
 
-class Ruler(ElementwiseHandler):
-    """Answers a clip with a tenth of its number; fails where it is told to."""
+#: What the two measures of these tests fill, and how each is known.
+ASKED = Asked("Rule", {"ruler": "r1", "shade": "s1"}, {"ruler": ["blur"], "shade": ["brightness", "contrast"]})
 
-    def __init__(self, fails_on: str = ""):
+
+class Ruler(ElementwiseHandler):
+    """Answers a tenth of a clip's number as its blur, and a constant shade; fails where it is told to."""
+
+    def __init__(self, fails_on: str = "", ruler_fails_on: str = ""):
         super().__init__("ruler", max_batch=4)
-        self._fails_on = fails_on
+        self._fails_on, self._ruler_fails_on = fails_on, ruler_fails_on
 
     def load(self) -> Model:
         return Model()
 
     def answer(self, requests, model):
-        if self._fails_on in [clip.clip_id for clip in requests]:
+        if self._fails_on in [request.measured.clip.clip_id for request in requests]:
             raise ValueError("no frame can be read")
-        return [int(clip.clip_id[-1]) / 10 for clip in requests]
+        return [self._answers(request) for request in requests]
+
+    def _answers(self, request):
+        clip_id = request.measured.clip.clip_id
+        blurred = {"blur": int(clip_id[-1]) / 10}
+        if clip_id == self._ruler_fails_on:
+            blurred = Failure("ValueError", "too short", "")
+        answers = {"ruler": blurred, "shade": {"brightness": 0.5, "contrast": None}}
+        return {name: answers[name] for name in request.names}
 
 
 def judged(clip) -> JudgedClip:
     captioned = CaptionedClip(clip, (Candidate("a", "m", "r", "p", "One.", "f"),), (), ())
-    return JudgedClip(captioned, (0.5,), 0, None, False, ())
+    return JudgedClip(captioned, (0.5,), 0, None, False, (), "s")
 
 
-@pytest.mark.parametrize(
-    ("answer", "failure", "value", "error"),
-    [
-        (0.25, None, 0.25, None),
-        (0.0, None, 0.0, None),
-        (None, None, None, None),
-        (math.nan, None, None, ("BadMeasurement", "Max Running LPIPS cannot be nan")),
-        (-0.1, None, None, ("BadMeasurement", "Max Running LPIPS cannot be -0.1")),
-        (None, Failure("ReelError", "gone", "trace"), None, ("ReelError", "gone")),
-    ],
-)
-def test_a_measurement_is_a_distance_or_nothing_or_a_dead_letter(answer, failure, value, error):
-    found = measurement_of(Outcome(CLIPS[0], answer=answer, failure=failure))
-    assert (found.video_id, found.clip_id, found.max_running_lpips) == ("v", "v-0", value)
-    letter = found.dead_letter
-    assert (letter and (letter.error_class, letter.message)) == error
-    if letter:
-        assert (letter.stage, letter.clip_id, letter.teacher, letter.span) == ("measure", "v-0", None, CLIPS[0].span)
+def measured(clip, values: dict, *letters: DeadLetter) -> MeasuredClip:
+    return MeasuredClip(clip, values, dict.fromkeys(values, "f"), letters)
 
 
-def test_each_clip_is_measured_and_one_failure_leaves_the_others_alone():
+def test_a_request_is_answered_column_by_column_and_a_number_that_cannot_be_is_a_failure():
+    request = MeasureRequest(measured(CLIPS[0], {"motion": 1.0}), ("ruler", "shade"))
+    shade = {"brightness": 0.5, "contrast": None}
+
+    def told(answer, failure=None):
+        found = with_answers(Outcome(request, answer, failure), ASKED)
+        return found.values, found.made_with, [(one.error_class, one.message) for one in found.dead_letters]
+
+    before, after = {"motion": 1.0}, {"motion": "f"}
+    assert told({"ruler": {"blur": 0.25}, "shade": shade}) == (
+        {**before, "blur": 0.25, **shade},
+        {**after, "ruler": "r1", "shade": "s1"},
+        [],
+    )
+    assert told({"ruler": {"blur": math.nan}, "shade": {"brightness": 0.5}}) == (
+        before,
+        after,
+        [
+            ("BadMeasurement", "ruler: blur cannot be nan"),
+            ("BadMeasurement", "shade: it filled brightness, not brightness, contrast"),
+        ],
+    )
+    assert told({"ruler": {"blur": 1.01}, "shade": shade})[2] == [("BadMeasurement", "ruler: blur cannot be 1.01")]
+    assert told({"shade": shade})[2] == [("LostResult", "ruler: what was measured of this clip got lost")]
+    gone = Failure("ReelError", "gone", "trace")
+    assert told(None, gone) == (before, after, [("ReelError", "ruler: gone"), ("ReelError", "shade: gone")])
+    first, second = with_answers(Outcome(request, None, gone), ASKED).dead_letters
+    assert (first.stage, first.clip_id, first.teacher, first.span) == ("measure", "v-0", None, CLIPS[0].span)
+    assert first.place != second.place, "each is counted and tried again for itself"
+
+
+def run_measures(handler, clips) -> "beam.PCollection":
+    return clips | MeasureClips([Measuring(ASKED, handler)]) | beam.Map(_told)
+
+
+def _told(found: MeasuredClip) -> tuple:
+    letters = sorted(letter.message for letter in found.dead_letters)
+    return found.clip.clip_id, found.values.get("blur"), found.values.get("brightness"), letters
+
+
+def test_each_clip_is_measured_and_a_failure_costs_one_measure_of_one_clip():
     with beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"])) as pipeline:
-        clips = pipeline | beam.Create([make_clip(number) for number in range(3)])
-        told = clips | MeasureClips(Ruler(fails_on="v-1")) | beam.Map(_told)
-        assert_that(told, equal_to([("v-0", 0.0, None), ("v-1", None, "no frame can be read"), ("v-2", 0.2, None)]))
+        clips = pipeline | beam.Create([make_clip(number) for number in range(4)])
+        found = run_measures(Ruler(fails_on="v-1", ruler_fails_on="v-2"), clips)
+        unread = ["ruler: no frame can be read", "shade: no frame can be read"]
+        expected = [
+            ("v-0", 0.0, 0.5, []),
+            ("v-1", None, None, unread),
+            ("v-2", None, 0.5, ["ruler: too short"]),
+            ("v-3", pytest.approx(0.3), 0.5, []),
+        ]
+        assert_that(found, equal_to(expected))
 
 
-def _told(found: Measurement) -> tuple:
-    return found.clip_id, found.max_running_lpips, found.dead_letter.message if found.dead_letter else None
+def test_only_what_is_missing_is_measured_again_and_a_failure_that_stands_is_left():
+    letter = Failure("ValueError", "shade: dark", "").letter("measure", "v", "u", clip_id="v-7", fingerprint="shade:s1")
+    known = {
+        "v-5": Answers(values={"blur": 0.9}, made_with={"ruler": "r1"}),
+        "v-6": Answers(values={"blur": 0.9, "brightness": 0.1}, made_with={"ruler": "before", "shade": "s1"}),
+        "v-7": Answers(values={"blur": 0.9}, made_with={"ruler": "r1"}, failures=(letter,)),
+    }
+    clips = [dataclasses.replace(make_clip(int(name[-1])), earlier=answers) for name, answers in known.items()]
+    assert [missing(begun(clip, [ASKED]), ASKED) for clip in clips] == [("shade",), ("ruler",), ()]
+    with beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"])) as pipeline:
+        found = run_measures(Ruler(), pipeline | beam.Create(clips))
+        expected = [("v-5", 0.9, 0.5, []), ("v-6", 0.6, 0.1, []), ("v-7", 0.9, None, ["shade: dark"])]
+        assert_that(found, equal_to(expected))
 
 
 def letter_of(clip) -> DeadLetter:
     return Failure("ReelError", "gone", "").letter("measure", "v", clip.uri, clip_id=clip.clip_id, span=clip.span)
 
 
+GONE = MeasuredClip(CLIPS[0], dead_letters=(letter_of(CLIPS[0]),))
+
+
 @pytest.mark.parametrize(
-    ("measured", "column", "letters"),
+    ("found", "column", "letters"),
     [
         (None, [None, None], []),
-        ([Measurement("v", "v-1", 0.5), Measurement("v", "v-0", 0.25)], [0.25, 0.5], []),
-        ([Measurement("v", "v-0", None), Measurement("v", "v-1", 0.5)], [None, 0.5], []),
-        ([Measurement("v", "v-0", None, letter_of(CLIPS[0])), Measurement("v", "v-1", 0.5)], [None, 0.5], ["gone"]),
-        ([Measurement("v", "v-0", 0.25)], [0.25, None], ["the measurement of this clip got lost"]),
+        ([measured(CLIPS[1], {"blur": 0.5}), measured(CLIPS[0], {"blur": 0.25})], [0.25, 0.5], []),
+        ([measured(CLIPS[0], {"blur": None}), measured(CLIPS[1], {"blur": 0.5})], [None, 0.5], []),
+        ([GONE, measured(CLIPS[1], {"blur": 0.5})], [None, 0.5], ["gone"]),
+        ([measured(CLIPS[0], {"blur": 0.25})], [0.25, None], ["measures: what was measured of this clip got lost"]),
     ],
 )
-def test_a_failed_measurement_costs_the_number_not_the_clip_nor_the_status(tmp_path, measured, column, letters):
-    rows = video_rows(WHOLE, map(judged, CLIPS), "r1", FINGERPRINTS, measured)
-    assert [row["max_running_lpips"] for row in rows.clips] == column
+def test_a_failed_measurement_costs_the_number_not_the_clip_nor_the_status(found, column, letters):
+    rows = video_rows(WHOLE, map(judged, CLIPS), "r1", FINGERPRINTS, found)
+    assert [row["blur"] for row in rows.clips] == column
     assert [(row["stage"], row["message"]) for row in rows.failures] == [("measure", message) for message in letters]
     assert (rows.video["status"], rows.video["n_clips"], rows.video["n_failures"]) == ("ok", 2, len(letters))
 
 
-def test_a_clip_that_failed_is_still_the_span_that_its_own_dead_letter_says(tmp_path):
+def test_a_row_says_with_what_it_was_made():
+    rows = video_rows(WHOLE, map(judged, CLIPS), "r1", FINGERPRINTS, [measured(clip, {"blur": 0.5}) for clip in CLIPS])
+    assert rows.clips[0]["made_with"] == [{"name": "blur", "fingerprint": "f"}, {"name": "select", "fingerprint": "s"}]
+
+
+def test_a_clip_that_failed_is_still_the_span_that_its_own_dead_letter_says():
     failure = Failure("NoCaption", "none", "").letter("caption", "v", "u", clip_id="v-0", span=CLIPS[0].span)
     mute = JudgedClip(CaptionedClip(CLIPS[0], (), (), ()), (), None, None, False, (failure,))
-    measured = [Measurement("v", "v-0", None, letter_of(CLIPS[0])), Measurement("v", "v-1", 0.5)]
-    rows = video_rows(WHOLE, [mute, judged(CLIPS[1])], "r1", FINGERPRINTS, measured)
-    assert [(row["clip_id"], row["max_running_lpips"]) for row in rows.clips] == [("v-1", 0.5)]
-    assert [row["stage"] for row in rows.failures] == ["caption", "measure"]
+    rows = video_rows(WHOLE, [mute, judged(CLIPS[1])], "r1", FINGERPRINTS, [GONE, measured(CLIPS[1], {"blur": 0.5})])
+    assert [(row["clip_id"], row["blur"]) for row in rows.clips] == [("v-1", 0.5)]
+    assert [row["stage"] for row in rows.failures] == ["measure", "caption"]
     assert rows.video["status"] == "partial"
 
 
 def test_verify_takes_a_failed_measurement_for_no_loss_and_an_impossible_number_for_a_breach(tmp_path):
     touching = [make_clip(number, span=Span(4.0 * number, 4.0 * number + 4.0)) for number in range(2)]
     whole = StitchedVideo(WHOLE.split, tuple(touching), WHOLE.embeddings, (), ())
-    measured = [Measurement("v", "v-0", None, letter_of(touching[0])), Measurement("v", "v-1", 0.5)]
     good, bad = tmp_path / "good", tmp_path / "bad"
-    Committer(good).commit([video_rows(whole, map(judged, touching), "r1", FINGERPRINTS, measured)])
+    found = [MeasuredClip(touching[0], dead_letters=(letter_of(touching[0]),)), measured(touching[1], {"blur": 0.5})]
+    Committer(good).commit([video_rows(whole, map(judged, touching), "r1", FINGERPRINTS, found)])
     with WriterLease(good, "r1"):
         finalise(good)
     assert audit(good).breaches == []
     tables = report_contents.load(str(good))
     assert tables.failures.num_rows == 1
     assert report_contents.spans_by_video(tables, ["v"]) == {"v": [("accepted", 0.0, 4.0), ("accepted", 4.0, 8.0)]}
-    wrong = [Measurement("v", "v-0", -0.5), Measurement("v", "v-1", math.inf)]
+    wrong = [measured(touching[0], {"max_running_lpips": -0.5}), measured(touching[1], {"blur": math.inf})]
     Committer(bad).commit([video_rows(whole, map(judged, touching), "r1", FINGERPRINTS, wrong)])
     with WriterLease(bad, "r1"):
         finalise(bad)
-    assert audit(bad).breaches == [
-        "v-0: its max_running_lpips is -0.5, which no distance can be",
-        "v-1: its max_running_lpips is inf, which no distance can be",
-    ]
+    assert audit(bad).breaches == ["v-0: its max_running_lpips cannot be -0.5", "v-1: its blur cannot be inf"]
 
 
 @pytest.mark.parametrize("measures", [True, False])
@@ -167,9 +229,9 @@ def test_videos_are_assembled_with_their_measurements_or_without_any(measures):
     with beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"])) as pipeline:
         parts = [pipeline | "w" >> beam.Create([WHOLE]), pipeline | "j" >> beam.Create([judged(c) for c in CLIPS])]
         if measures:
-            parts.append(pipeline | "m" >> beam.Create([measurement_of(Outcome(CLIPS[n], n / 4)) for n in (1, 0)]))
+            parts.append(pipeline | "m" >> beam.Create([measured(CLIPS[n], {"blur": n / 4}) for n in (1, 0)]))
         rows = tuple(parts) | AssembleVideos("run", lambda video: FINGERPRINTS)
-        told = rows | beam.Map(lambda one: [row["max_running_lpips"] for row in one.clips])
+        told = rows | beam.Map(lambda one: [row["blur"] for row in one.clips])
         assert_that(told, equal_to([[0.0, 0.25] if measures else [None, None]]))
 
 
@@ -244,7 +306,7 @@ def test_the_fingerprint_follows_the_weights_not_their_place_and_only_the_last_s
 
 def test_without_measures_the_fingerprint_is_made_as_before_there_were_any():
     config = load_config()
-    assert (config.lpips, config.measure, config.as_json()["measures"]) == (None, None, {})
+    assert (config.lpips, config.measures.measures, config.as_json()["measures"]) == (None, (), {})
     found, chosen = config.fingerprints("etag", "text"), config.selector
     identity = [chosen.name, chosen.model, chosen.revision, chosen.prompt_id]
     # Otherwise every video of every dataset would be done anew.
@@ -254,10 +316,12 @@ def test_without_measures_the_fingerprint_is_made_as_before_there_were_any():
 def test_the_run_record_and_the_config_name_the_weights(tmp_path):
     weights = write_weights(tmp_path / "w.safetensors")
     config = load_config(changes={"measures": {"lpips": weights}})
-    assert config.as_json()["measures"] == {"lpips": weights, "sha256": config.lpips_sha256}
+    (measure,) = config.measures.measures
+    assert measure.revision == f"sha256 {digest(weights)[:12]}"
+    assert config.as_json()["measures"] == {"lpips": {"fingerprint": measure.fingerprint}}
     assert [entry.name for entry in config.models][-1] == "conse"
     record = RunRecord.begin(str(tmp_path), "r1", config, [], {})
-    assert record.values["config"]["measures"]["lpips"] == weights
+    assert record.values["config"]["values"]["measures"]["lpips"] == weights
 
 
 @pytest.mark.parametrize(

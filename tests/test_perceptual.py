@@ -14,10 +14,11 @@ from PIL import Image
 
 from model_handlers import perceptual_weights
 from model_handlers.frames import open_reel
-from model_handlers.perceptual import Lpips, LpipsMeasurer, frames_at_1fps, load_lpips, rows_at_1fps
+from model_handlers.measures.measurer import Measurer
+from model_handlers.perceptual import Lpips, frames_at_1fps, load_lpips, lpips_measure, rows_at_1fps
 from model_handlers.perceptual_weights import build_network, find_weights
-from model_handlers.weights import WeightsError, digest
-from transforms.records import Span
+from model_handlers.weights import WeightsError
+from transforms.records import MeasuredClip, MeasureRequest, Span
 from transforms.reel import Reel
 
 #: As the lpips package's own test has them.
@@ -230,18 +231,20 @@ def test_key_frames_are_the_nearest_to_each_second_inside_the_span_and_none_twic
 def test_the_handler_answers_each_clip_and_a_missing_reel_costs_its_own_clip(tmp_path, weights, measure):
     frames = pictures(9)
     reel = write_reel(tmp_path / "reel.arrow", frames)
-    handler = LpipsMeasurer("lpips", weights, digest(weights))
+    handler = Measurer("lpips", (lpips_measure(weights),))
     clips = [clip_of(reel, 9, "long"), clip_of(str(tmp_path / "gone.arrow"), 9, "gone"), clip_of(reel, 2, "short")]
-    long, gone, short = handler.run_inference(clips, handler.load_model())
-    assert [one.request.clip_id for one in (long, gone, short)] == ["long", "gone", "short"]
-    assert long.answer == pytest.approx(measure.max_running(Reel.open(reel).frames([0, 2, 4, 6, 8])), abs=1e-6)
-    assert (short.answer, short.failure) == (None, None)
+    requests = [MeasureRequest(MeasuredClip(clip), ("lpips",)) for clip in clips]
+    long, gone, short = handler.run_inference(requests, handler.load_model())
+    assert [one.request.measured.clip.clip_id for one in (long, gone, short)] == ["long", "gone", "short"]
+    expected = measure.max_running(Reel.open(reel).frames([0, 2, 4, 6, 8]))
+    assert long.answer["lpips"] == {"max_running_lpips": pytest.approx(expected, abs=1e-6)}
+    assert (short.answer, short.failure) == ({"lpips": {"max_running_lpips": None}}, None)
     assert (gone.answer, gone.failure.error_class) == (None, "ReelError")
 
 
 def test_weights_that_changed_since_the_job_was_configured_stop_it(tmp_path):
     path = write_weights(tmp_path / "weights.safetensors")
-    handler = LpipsMeasurer("lpips", path, digest(path))
+    measure = lpips_measure(path)
     write_weights(tmp_path / "weights.safetensors", lpips_tensors(seed=1))
     with pytest.raises(WeightsError, match="is not the file any more that the job was configured with"):
-        handler.load()
+        measure.load()

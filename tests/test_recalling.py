@@ -7,7 +7,7 @@ import pathlib
 
 import pytest
 import yaml
-from dataset_rows import FAILED_AT, failed_rows, failure_row, video_rows
+from dataset_rows import FAILED_AT, failed_rows, failure_row, rejected_row, video_rows
 from run_records import newest_run
 from sameness import differences
 from synthetic import make_video
@@ -83,10 +83,38 @@ def test_a_video_of_which_every_span_was_rejected_keeps_what_rejected_them():
     assert (found.clips, len(found.rejected)) == ((), 2)
 
 
-def test_scores_and_measurements_count_while_the_selection_is_the_same():
+def test_scores_and_measures_travel_with_what_they_were_made_with():
+    made = video_rows("v", n_clips=1)
+    (clip,) = made.clips
+    noted = [{"name": "blur", "fingerprint": "b1"}, {"name": "select", "fingerprint": "s1"}]
+    rows = stood(dataclasses.replace(made, clips=({**clip, "blur": 0.5, "made_with": noted},)))
+    answers = earlier_of(rows, {**AS_MADE, "select": "new"}).clips[0].answers
+    assert (answers.scores, answers.values["blur"]) == ((0.75, 0.25), 0.5)
+    assert answers.made_with == {"blur": "b1", "select": "s1"}
+
+
+@pytest.mark.parametrize(("select", "scores"), [(AS_MADE["select"], (0.75, 0.25)), ("new", ())])
+def test_scores_of_before_there_was_such_a_note_count_while_nothing_has_changed(select, scores):
     rows = stood(video_rows("v", n_clips=1))
-    answers = earlier_of(rows, AS_MADE, Retry(stages=frozenset({"caption"}))).clips[0].answers
-    assert (answers.scores, answers.measured, answers.max_running_lpips) == ((0.75, 0.25), True, None)
+    answers = earlier_of(rows, {**AS_MADE, "select": select}, Retry(stages=frozenset({"caption"}))).clips[0].answers
+    assert (answers.scores, answers.made_with) == (scores, {})
+
+
+def test_a_clip_that_a_filter_dropped_is_a_clip_again_and_no_rejected_span():
+    made = video_rows("v", n_clips=2)
+    clip = made.clips[1]
+    so_far = {name: clip[name] for name in ("clip_id", "shots", "embedding", "captions")}
+    span = rejected_row("v", "r1", clip["start_s"], clip["end_s"], "filter")
+    noted = [{"name": "blur", "fingerprint": "b1"}]
+    dropped = {**span, **so_far, "blur": 0.75, "made_with": noted}
+    video = {**made.video, "n_clips": 1, "n_rejected": 5}
+    rows = stood(dataclasses.replace(made, video=video, clips=made.clips[:1], rejected=(*made.rejected, dropped)))
+    found = earlier_of(rows, {**AS_MADE, "select": "new"})
+    assert [one.span for one in found.clips] == [Span(1.0, 9.0), Span(11.0, 19.0)]
+    assert len(found.rejected) == 4
+    answers = found.clips[1].answers
+    assert ([one.text for one in answers.candidates], answers.scores) == (["a dog runs", "not a dog runs"], ())
+    assert (answers.values["blur"], answers.made_with) == (0.75, {"blur": "b1"})
 
 
 @pytest.mark.parametrize("stage", ["split", "embed"])
@@ -99,7 +127,7 @@ def test_a_changed_stage_leaves_nothing_of_the_stages_after_it(stage):
 def test_a_failed_clip_goes_on_from_what_it_had_come_to():
     found = earlier_of(stood(lost_clip()), AS_MADE, Retry(stages=frozenset({"score"})))
     assert [clip.span for clip in found.clips] == [Span(1.0, 9.0), Span(11.0, 19.0)]
-    assert found.clips[0].answers == Answers(CAPTIONS)
+    assert found.clips[0].answers == Answers(CAPTIONS)  # None is measured.
     assert found.clips[1].answers.scores == (0.75, 0.25)
     assert [(one.stage, one.attempt) for one in found.retried] == [("score", 1)]
 

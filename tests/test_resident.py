@@ -209,9 +209,27 @@ def test_threads_take_turns_on_the_device_and_the_wait_is_told():
 numbers = st.frozensets(st.integers(0, 40))
 
 
-@settings(max_examples=150, deadline=None)
-@given(st.lists(st.integers(0, 40), max_size=40), numbers, numbers, numbers, st.integers(1, 5), st.integers(1, 12))
+trouble = given(
+    st.lists(st.integers(0, 40), max_size=40), numbers, numbers, numbers, st.integers(1, 5), st.integers(1, 12)
+)
+
+
+@settings(max_examples=30, deadline=None)
+@trouble
 def test_no_answer_ever_lands_on_another_request(requests, unprepared, refused, unfinished, room, most):
+    check_answers(requests, unprepared, refused, unfinished, room, most)
+
+
+@pytest.mark.soak
+@settings(max_examples=300, deadline=None)
+@trouble
+def test_no_answer_ever_lands_on_another_request_however_long_it_is_tried(
+    requests, unprepared, refused, unfinished, room, most
+):
+    check_answers(requests, unprepared, refused, unfinished, room, most)
+
+
+def check_answers(requests, unprepared, refused, unfinished, room, most):
     """Under shuffling, failures at each step and memory that runs out; `Doubling.finish` checks the pair as well."""
     resident = Resident(Doubling(room, unprepared, refused, unfinished), CPU, most=most)
     resident._size.size = most

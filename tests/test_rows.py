@@ -9,6 +9,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.testing.util import assert_that, equal_to
 from fakes import MEDIA, make_clip
 
+from transforms.measure_columns import measured_row
 from transforms.records import (
     Candidate,
     CaptionedClip,
@@ -46,7 +47,7 @@ def judged(clip, letters=(), failed=False) -> JudgedClip:
     captioned = CaptionedClip(clip, candidates, (), ())
     if failed:
         return JudgedClip(captioned, (), None, None, False, tuple(letters))
-    return JudgedClip(captioned, (0.25, 0.75), 1, 0.5, False, tuple(letters))
+    return JudgedClip(captioned, (0.25, 0.75), 1, 0.5, False, tuple(letters), made_with="s")
 
 
 @pytest.mark.parametrize(
@@ -96,8 +97,9 @@ def test_a_clip_becomes_the_row_that_the_contract_names():
             "run_id": "run",
             "fingerprint": "x",
             "schema_version": 1,
-            "max_running_lpips": None,
             "clip_file": None,
+            "made_with": [{"name": "select", "fingerprint": "s"}],
+            **measured_row({}),
         },
     )
     assert rows_to_table(rows.clips, CLIPS).num_rows == 1
@@ -136,6 +138,8 @@ def test_a_videos_row_counts_what_came_of_it():
             "value": 0.1,
             "threshold": 0.2,
             "run_id": "run",
+            **dict.fromkeys(("clip_id", "shots", "embedding", "captions", "made_with")),
+            **measured_row({}),
         },
     )
     assert rows_to_table([rows.video], VIDEOS).num_rows == rows_to_table(rows.rejected, REJECTED).num_rows == 1

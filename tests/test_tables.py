@@ -33,13 +33,19 @@ STRUCT = pa.struct(
     [(name, pa.string()) for name in ("teacher", "model", "revision", "prompt_id", "caption")]
     + [("matching_score", pa.float32()), ("fingerprint", pa.string())]
 )
+MEASURED = (
+    "motion camera_motion subject_motion brightness contrast underexposed overexposed blur border_share crop "
+    "text_share subtitle_share watermark screen_in_screen screen_recording category category_score aesthetic "
+    "technical_quality nsfw desirable_filtering"
+)
 CONTRACT = {
     "clips": "clip_id video_id uri title start_s end_s duration_s timestamp width height fps caption teacher "
     "matching_score margin abstained captions subtitles embedding shots run_id fingerprint schema_version "
-    "max_running_lpips clip_file",
+    f"max_running_lpips clip_file made_with {MEASURED}",
     "videos": "video_id uri title description size_bytes etag duration_s width height fps codec n_shots n_clips "
     "n_rejected n_failures status fingerprints run_id",
-    "rejected": "video_id start_s end_s stage reason value threshold run_id",
+    "rejected": "video_id start_s end_s stage reason value threshold run_id "
+    f"clip_id shots embedding captions made_with max_running_lpips {MEASURED}",
     "failures": "stage video_id clip_id teacher uri start_s end_s error_class message detail attempt failed_at run_id "
     "fingerprint shots embedding captions",
 }
@@ -58,9 +64,11 @@ def test_types_are_those_of_the_contract():
     assert (types["start_s"], types["width"], types["margin"]) == (pa.float64(), pa.int32(), pa.float32())
     assert FAILURES.field("failed_at").type == pa.timestamp("us", "UTC")
     assert VIDEOS.field("size_bytes").type == pa.int64()
-    nullable = ["title", "matching_score", "margin", "subtitles", "max_running_lpips", "clip_file"]
+    added = ["made_with", *MEASURED.split()]
+    nullable = ["title", "matching_score", "margin", "subtitles", "max_running_lpips", "clip_file", *added]
     assert [field.name for field in CLIPS if field.nullable] == nullable
-    assert [field.name for field in REJECTED if field.nullable] == ["value", "threshold"]
+    of_a_clip = ["clip_id", "shots", "embedding", "captions", "made_with", "max_running_lpips", *MEASURED.split()]
+    assert [field.name for field in REJECTED if field.nullable] == ["value", "threshold", *of_a_clip]
     nullable = "clip_id teacher start_s end_s fingerprint shots embedding captions"
     assert [field.name for field in FAILURES if field.nullable] == nullable.split()
 
@@ -123,7 +131,9 @@ def without_added_columns(rows: VideoRows) -> VideoRows:
     """The same rows as the first release made them."""
     added = ADDED["clips"]
     clips = tuple({key: value for key, value in clip.items() if key not in added} for clip in rows.clips)
-    return VideoRows(rows.video_id, rows.video, clips, rows.rejected, rows.failures)
+    added = ADDED["rejected"]
+    rejected = tuple({key: value for key, value in row.items() if key not in added} for row in rows.rejected)
+    return VideoRows(rows.video_id, rows.video, clips, rejected, rows.failures)
 
 
 def measured(rows: VideoRows) -> VideoRows:
@@ -135,7 +145,8 @@ def measured(rows: VideoRows) -> VideoRows:
 def released(tmp_path):
     """A dataset of the first release: written by this code, with the schema that `clips` had then."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setitem(TABLES, "clips", earlier_schemas("clips")[-1])
+        for name in ("clips", "rejected"):
+            patched.setitem(TABLES, name, earlier_schemas(name)[-1])
         committer = Committer(tmp_path / "set")
         committer.commit([without_added_columns(video_rows("a")), without_added_columns(video_rows("b"))])
         committer.commit([without_added_columns(video_rows("c", n_clips=1))])
@@ -148,7 +159,7 @@ def released(tmp_path):
 
 def test_a_dataset_from_before_a_column_was_added_reads_with_nulls_and_verifies(released):
     version = DeltaTable(table_uri(released, "clips")).version()
-    assert earlier_schemas("clips") == [pa.schema(list(CLIPS)[:-1]), pa.schema(list(CLIPS)[:-2])]
+    assert earlier_schemas("clips") == [pa.schema(list(CLIPS)[:-left_out]) for left_out in range(1, 25)]
     clips = read_table(released, "clips")
     assert clips.schema.equals(CLIPS)
     assert clips["max_running_lpips"].to_pylist() == [None] * 5
@@ -172,7 +183,7 @@ def test_a_dataset_from_before_a_column_was_added_is_continued(released):
         "d_1000_9000": 0.25, "d_11000_19000": 0.25,
     }  # fmt: skip
     kept = sorted((row for row in plain if row["run_id"] == "r1"), key=lambda row: row["clip_id"])
-    assert kept == [{**row, "max_running_lpips": None, "clip_file": None} for row in old if row["video_id"] != "a"]
+    assert kept == [{**row, **dict.fromkeys(ADDED["clips"])} for row in old if row["video_id"] != "a"]
     assert DeltaTable(table_uri(released, "clips")).metadata().configuration == settings
 
 

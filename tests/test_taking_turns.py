@@ -122,7 +122,8 @@ def test_a_model_that_once_failed_to_load_is_loaded_by_the_next_try(tmp_path):
     assert told == [("a", "a1"), ("b", "b2")]
 
 
-def test_a_hundred_evictions_leave_no_thread_and_no_open_file_behind(tmp_path):
+@pytest.mark.parametrize("rounds", [10, pytest.param(100, marks=pytest.mark.soak)])
+def test_evictions_leave_no_thread_and_no_open_file_behind(tmp_path, rounds):
     handler = TakeTurns({name: NamingHandler(name, tmp_path / "d") for name in "abc"}, at_once=1)
     model = handler.load_model()
 
@@ -130,7 +131,7 @@ def test_a_hundred_evictions_leave_no_thread_and_no_open_file_behind(tmp_path):
         gc.collect()
         return threading.active_count(), len(os.listdir("/proc/self/fd"))
 
-    for number in range(34):
+    for number in range(rounds):
         handler.run_inference([(name, number) for name in "abc"], model)
         if number == 3:
             before = leftovers()

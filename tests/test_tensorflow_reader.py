@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from transforms.measure_columns import measured_row
 from transforms.schemas import CLIPS, rows_to_table
 from transforms.tables import create_tables, table_uri, writer_properties
 
@@ -95,8 +96,9 @@ def _clip(number: int) -> dict:
         "run_id": "run",
         "fingerprint": "f",
         "schema_version": 1,
-        "max_running_lpips": None,
         "clip_file": None,
+        "made_with": None,
+        **measured_row({}),
     }
 
 

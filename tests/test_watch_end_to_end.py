@@ -171,6 +171,7 @@ def test_a_watch_killed_at_25_instants_loses_nothing_and_doubles_nothing(story, 
     killed_at_random(story, tmp_path, 25, random.Random(6))
 
 
+@pytest.mark.slow
 def test_notifications_in_any_order_and_a_kill_in_the_middle_make_the_dataset_of_an_undisturbed_run(
     gcs, videos, tmp_path
 ):

@@ -27,8 +27,8 @@ from transforms.files import join
 from transforms.media_errors import MediaError
 from transforms.objects import is_object, upload
 from transforms.records import DeadLetter, Failure, Span, Video
-from transforms.rows import failure_row
 from transforms.schemas import MEDIA_STAGE, VideoRows
+from transforms.single_rows import failure_row
 
 _log = logging.getLogger(__name__)
 

@@ -1,13 +1,16 @@
-"""Measure how much each clip changes within itself: Max Running LPIPS, the paper's section 3.1 and table 2.
+"""Measure each clip by its pictures, beside its captions: motion, blur, borders, and whatever else was asked for.
 
-clips | MeasureClips(catalogue.lpips("weights.safetensors", sha256).build())     # -> Measurement
+    stages = (Measuring(Asked("Pixels", {"blur": "5a0c91d2"}, {"blur": ["blur"]}), Measurer("pixels", measures)),)
+    clips | MeasureClips(stages)                 # -> MeasuredClip, with values={"blur": 0.31}
+
+A measure fills columns of its own and has a fingerprint of its own, so that one that is added later is all that is
+measured then. Its failure costs a clip these columns and nothing else.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -16,74 +19,176 @@ from apache_beam.ml.inference.base import ModelHandler
 
 from transforms.counting import count
 from transforms.inference import infer
-from transforms.records import Clip, DeadLetter, Failure, Measurement, Outcome
+from transforms.measure_columns import BY_NAME
+from transforms.records import Clip, Failure, MeasuredClip, MeasureRequest, Outcome
 from transforms.schemas import MEASURE_STAGE
 
 _SETTLED = "settled"
 
-LOST = Failure("LostResult", "the measurement of this clip got lost", "")
+LOST = Failure("LostResult", "what was measured of this clip got lost", "")
+
+#: What measures answer: by the measure's name, its columns, or why there are none.
+Answers = Mapping[str, Mapping[str, Any] | Failure]
 
 
-def measurement_of(outcome: Outcome[Clip, float | None]) -> Measurement:
-    """What came of measuring one clip; a number that is no distance is a failure."""
-    clip, value, failure = outcome.request, outcome.answer, outcome.failure
-    if failure is None and value is not None and not (math.isfinite(value) and value >= 0):
-        failure = Failure("BadMeasurement", f"Max Running LPIPS cannot be {value}", "")
-    if failure is not None:
-        return failed(clip, failure)
-    return _of(clip, None if value is None else float(value))
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """Measures that are asked for together.
+
+    Attributes:
+      name: of the step. fingerprints: by measure, changes when its values would. columns: by measure, what it fills.
+    """
+
+    name: str
+    fingerprints: Mapping[str, str]
+    columns: Mapping[str, Sequence[str]]
 
 
-def failed(clip: Clip, failure: Failure) -> Measurement:
-    """A measurement that could not be made: its dead letter costs the clip nothing but the number."""
-    letter = failure.letter(MEASURE_STAGE, clip.video_id, clip.uri, clip_id=clip.clip_id, span=clip.span)
-    return _of(clip, None, letter)
+@dataclasses.dataclass(frozen=True)
+class Measuring:
+    """Measures that one handler answers, on workers of one kind.
+
+    Attributes:
+      asked: which. handler: answers a `MeasureRequest` with `Answers`. hints: resource hints, as Beam has them.
+    """
+
+    asked: Asked
+    handler: ModelHandler
+    hints: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-def _of(clip: Clip, value: float | None, letter: DeadLetter | None = None) -> Measurement:
-    return Measurement(clip.video_id, clip.clip_id, value, letter, clip.version)
+def begun(clip: Clip, stages: Sequence[Asked]) -> MeasuredClip:
+    """A clip with what an earlier run measured of it, and with what failed then and is not tried again."""
+    known = clip.earlier
+    if known is None:
+        return MeasuredClip(clip)
+    values: dict[str, Any] = {}
+    made_with: dict[str, str] = {}
+    letters = []
+    for stage in stages:
+        for name, fingerprint in stage.fingerprints.items():
+            if known.made_with.get(name) == fingerprint:
+                made_with[name] = fingerprint
+                values.update({column: known.values.get(column) for column in stage.columns[name]})
+            elif letter := known.failure(MEASURE_STAGE, fingerprint=_place(name, fingerprint)):
+                letters.append(letter)
+    return MeasuredClip(clip, values, made_with, tuple(letters))
+
+
+def missing(measured: MeasuredClip, stage: Asked) -> tuple[str, ...]:
+    """The measures of a stage that a clip still lacks."""
+    failed = {letter.fingerprint for letter in measured.dead_letters}
+    return tuple(
+        name
+        for name, fingerprint in stage.fingerprints.items()
+        if name not in measured.made_with and _place(name, fingerprint) not in failed
+    )
+
+
+def with_answers(outcome: Outcome[MeasureRequest, Answers], stage: Asked) -> MeasuredClip:
+    """The clip with what came of measuring it; a number that cannot be is a failure."""
+    measured, names = outcome.request.measured, outcome.request.names
+    values, made_with, letters = dict(measured.values), dict(measured.made_with), list(measured.dead_letters)
+    answers = outcome.answer or {}
+    for name in names:
+        answer = outcome.failure or answers.get(name, LOST)
+        found = answer if isinstance(answer, Failure) else _checked(name, answer, stage.columns[name])
+        if isinstance(found, Failure):
+            letters.append(_letter(measured.clip, name, stage.fingerprints[name], found))
+        else:
+            values.update(found)
+            made_with[name] = stage.fingerprints[name]
+    return MeasuredClip(measured.clip, values, made_with, tuple(letters))
+
+
+def lost(clip: Clip) -> MeasuredClip:
+    """Stands for what never came back."""
+    return MeasuredClip(clip, dead_letters=(_letter(clip, "measures", "", LOST),))
+
+
+def _checked(name: str, found: Mapping[str, Any], columns: Sequence[str]) -> Mapping[str, Any] | Failure:
+    if set(found) != set(columns):
+        return Failure("BadMeasurement", f"it filled {', '.join(sorted(found))}, not {', '.join(columns)}", "")
+    for column, value in found.items():
+        if not BY_NAME[column].fits(value):
+            return Failure("BadMeasurement", f"{column} cannot be {value}", "")
+    return found
+
+
+def _letter(clip: Clip, name: str, fingerprint: str, failure: Failure) -> Any:
+    told = dataclasses.replace(failure, message=f"{name}: {failure.message}")
+    place = _place(name, fingerprint)
+    return told.letter(MEASURE_STAGE, clip.video_id, clip.uri, clip_id=clip.clip_id, span=clip.span, fingerprint=place)
+
+
+def _place(name: str, fingerprint: str) -> str:
+    """What a dead letter says was asked: several measures of one clip may fail."""
+    return f"{name}:{fingerprint}"
 
 
 @dataclasses.dataclass
 class MeasureClips(beam.PTransform):
     """Measure each clip.
 
-    Clip in, one Measurement out for each; bounded or unbounded. A failure costs the number, not the clip.
+    Clip in, one MeasuredClip out for each; bounded or unbounded. A failure costs the columns of its measure, not the
+    clip.
 
     Args:
-      handler: answers a `Clip` with its Max Running LPIPS, or None when there is nothing to compare.
-      hints: resource hints, as Beam has them.
+      stages: one after the other; what an earlier run measured with the same fingerprint is not measured again.
+      derive: columns made of the others, by name: each a function of the values of a clip.
     """
 
-    handler: ModelHandler
-    hints: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    stages: Sequence[Measuring]
+    derive: Mapping[str, Callable[[Mapping[str, Any]], Any]] = dataclasses.field(default_factory=dict)
 
-    def expand(self, clips: beam.PCollection[Clip]) -> beam.PCollection[Measurement]:
-        sorted_clips = clips | "Settle" >> beam.FlatMap(_settle).with_outputs(_SETTLED, main="open")
-        measured = (
+    def expand(self, clips: beam.PCollection[Clip]) -> beam.PCollection[MeasuredClip]:
+        asked = [stage.asked for stage in self.stages]
+        measured = clips | "Recall" >> beam.Map(begun, asked).with_output_types(MeasuredClip)
+        for stage in self.stages:
+            measured = measured | stage.asked.name >> _Measure(stage)
+        if self.derive:
+            measured = measured | "Derive" >> beam.Map(_derived, dict(self.derive)).with_output_types(MeasuredClip)
+        return measured
+
+
+@dataclasses.dataclass
+class _Measure(beam.PTransform):
+    stage: Measuring
+
+    def expand(self, measured: beam.PCollection[MeasuredClip]) -> beam.PCollection[MeasuredClip]:
+        stage = self.stage
+        sorted_clips = measured | "Settle" >> beam.FlatMap(_settle, stage.asked).with_outputs(_SETTLED, main="open")
+        answered = (
             sorted_clips["open"]
             | "Spread" >> beam.Reshuffle()
-            | "Measure" >> infer(self.handler, self.hints)
-            | "Measurement" >> beam.Map(_measured).with_output_types(Measurement)
+            | "Measure" >> infer(stage.handler, stage.hints)
+            | "Answers" >> beam.Map(_answered, stage.asked).with_output_types(MeasuredClip)
         )
-        return (measured, sorted_clips[_SETTLED]) | beam.Flatten()
+        return (answered, sorted_clips[_SETTLED]) | beam.Flatten()
 
 
-def _settle(clip: Clip) -> Iterator[Any]:
-    """Pass a clip on to be measured, unless an earlier run did, or failed and that stands."""
-    count("measure", in_=1)
-    known = clip.earlier
-    letter = known.failure(MEASURE_STAGE) if known else None
-    if known is None or not (known.measured or letter):
-        yield clip
+def _settle(measured: MeasuredClip, stage: Asked) -> Iterator[Any]:
+    """Pass a clip on to be measured, unless nothing of this stage is missing."""
+    names = missing(measured, stage)
+    count("measure", in_=len(stage.fingerprints), reused=len(stage.fingerprints) - len(names))
+    # What is settled went well then, or failed and stands.
+    failed = len(stage.fingerprints) - len(names) - len(stage.fingerprints.keys() & measured.made_with.keys())
+    count("measure", out=len(stage.fingerprints) - len(names) - failed, failed=failed)
+    if names:
+        yield MeasureRequest(measured, names)
         return
     Metrics.counter("reelscribe/measure", "reused").inc()
-    count("measure", reused=1, **{"failed" if letter else "out": 1})
-    yield beam.pvalue.TaggedOutput(_SETTLED, _of(clip, known.max_running_lpips, letter))
+    yield beam.pvalue.TaggedOutput(_SETTLED, measured)
 
 
-def _measured(outcome: Outcome[Clip, float | None]) -> Measurement:
-    measurement = measurement_of(outcome)
-    Metrics.counter("reelscribe/measure", "failed" if measurement.dead_letter else "clips").inc()
-    count("measure", **{"failed" if measurement.dead_letter else "out": 1})
-    return measurement
+def _answered(outcome: Outcome[MeasureRequest, Answers], stage: Asked) -> MeasuredClip:
+    before, measured = outcome.request.measured, with_answers(outcome, stage)
+    failed = len(measured.dead_letters) - len(before.dead_letters)
+    count("measure", out=len(outcome.request.names) - failed, failed=failed)
+    Metrics.counter("reelscribe/measure", "failed" if failed else "clips").inc()
+    return measured
+
+
+def _derived(measured: MeasuredClip, derive: Mapping[str, Callable[[Mapping[str, Any]], Any]]) -> MeasuredClip:
+    found = {column: make(measured.values) for column, make in derive.items()}
+    return dataclasses.replace(measured, values={**measured.values, **found})

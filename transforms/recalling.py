@@ -20,11 +20,15 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
+from transforms.filtering import FILTER_STAGE
+from transforms.measure_columns import BY_NAME
 from transforms.parquet_files import is_delta_table, table_uri
 from transforms.reading import Source
 from transforms.records import Answers, Candidate, DeadLetter, Earlier, EarlierClip, RejectedSpan, Span
-from transforms.rows import Fingerprints, costs_the_clip
-from transforms.schemas import MEASURE_STAGE, TABLES
+from transforms.rows import costs_the_clip
+from transforms.schemas import TABLES
+from transforms.scoring import SELECTOR
+from transforms.single_rows import Fingerprints
 from transforms.standing import Standing, rows_by_video
 from transforms.tables import CurrentVideo
 
@@ -76,26 +80,26 @@ def earlier_of(rows: Rows, fingerprints: Fingerprints, retry: Retry | None = Non
     settled = [one for one in letters if one not in retried]
     before_clips = [one for one in retried if one.stage in ("split", "embed")]
     lost = [row for row in rows["failures"] if costs_the_clip(letter_of(row))]
+    dropped = [row for row in rows["rejected"] if row["stage"] == FILTER_STAGE]
     clips = None
     # A dead letter of before there were such columns does not say what its clip was.
     if "embed" in same and video["n_shots"] and not before_clips and all(row["embedding"] is not None for row in lost):
         of_clip = collections.defaultdict(list)
         for letter in settled:
             of_clip[letter.clip_id].append(letter)
-        retried_clips = {letter.clip_id for letter in retried if letter.stage == MEASURE_STAGE}
         clips = tuple(
             EarlierClip(
                 Span(row["start_s"], row["end_s"]),
                 tuple(Span(shot["start_s"], shot["end_s"]) for shot in row["shots"]),
                 tuple(row["embedding"]),
-                _answers(row, "select" in same, row["clip_id"] not in retried_clips, of_clip[row["clip_id"]]),
+                _answers(row, "select" in same, of_clip[row["clip_id"]]),
             )
-            for row in sorted([*rows["clips"], *_once_a_clip(lost)], key=lambda row: row["start_s"])
+            for row in sorted([*rows["clips"], *dropped, *_once_a_clip(lost)], key=lambda row: row["start_s"])
         )
-    rejected = sorted(rows["rejected"], key=lambda row: row["start_s"]) if clips is not None else []
+    spans = sorted((row for row in rows["rejected"] if row["stage"] != FILTER_STAGE), key=lambda row: row["start_s"])
     return Earlier(
         clips=clips,
-        rejected=tuple(map(_rejected_of, rejected)),
+        rejected=tuple(map(_rejected_of, spans)) if clips is not None else (),
         settled=tuple(settled),
         retried=tuple(retried),
         split_again=any(letter.stage == "split" for letter in retried),
@@ -114,10 +118,13 @@ def _once_a_clip(lost: Iterable[Row]) -> Iterable[Row]:
     return {row["clip_id"]: row for row in lost}.values()
 
 
-def _answers(row: Row, selected: bool, measured: bool, failures: Sequence[DeadLetter]) -> Answers:
-    """What models answered about a clip, of its row or of the dead letter that it ended as."""
+def _answers(row: Row, selected: bool, failures: Sequence[DeadLetter]) -> Answers:
+    """What models answered about a clip, of its row, or of the dead letter or the rejected span that it ended as."""
     scores = tuple(one["matching_score"] for one in row["captions"])
-    stands = "matching_score" in row
+    noted = row.get("made_with")
+    made_with = {one["name"]: one["fingerprint"] for one in noted or ()}
+    # Of before there was such a note, a row's scores count while nothing has changed.
+    scored = SELECTOR in made_with if noted is not None else selected and "matching_score" in row
     return Answers(
         candidates=tuple(
             Candidate(
@@ -125,9 +132,9 @@ def _answers(row: Row, selected: bool, measured: bool, failures: Sequence[DeadLe
             )
             for one in row["captions"]
         ),
-        scores=scores if selected and stands else (),
-        measured=selected and stands and measured,
-        max_running_lpips=row["max_running_lpips"] if selected and stands else None,
+        scores=scores if scored else (),
+        values={name: row[name] for name in BY_NAME if row.get(name) is not None},
+        made_with=made_with,
         failures=tuple(failures),
     )
 

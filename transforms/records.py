@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import traceback
+from collections.abc import Mapping
 from typing import Any, Generic, Self, TypeVar
 
 Vector = tuple[float, ...]
@@ -233,19 +234,27 @@ class Answers:
     """What models answered about a clip in an earlier run.
 
     Candidates count where their fingerprints are still those of the requests. `scores` are the selector's, one a
-    candidate, empty where it has to be asked again. `measured` says whether `max_running_lpips` counts. `failures`
+    candidate, empty where it has to be asked again. `values` are the columns of measures. `made_with` says with which
+    fingerprint the selector ("select") and each measure answered: theirs count where it is still the same. `failures`
     are dead letters of the clip that are not tried again.
     """
 
     candidates: tuple[Candidate, ...] = ()
     scores: tuple[float, ...] = ()
-    measured: bool = False
-    max_running_lpips: float | None = None
+    values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    made_with: Mapping[str, str] = dataclasses.field(default_factory=dict)
     failures: tuple[DeadLetter, ...] = ()
 
-    def failure(self, stage: str, teacher: str | None = None) -> DeadLetter | None:
-        """The dead letter that stands for this stage, or for this teacher's caption."""
-        return next((one for one in self.failures if (one.stage, one.teacher) == (stage, teacher)), None)
+    def failure(self, stage: str, teacher: str | None = None, fingerprint: str | None = None) -> DeadLetter | None:
+        """The dead letter that stands for this stage, for this teacher's caption, or for what had this fingerprint."""
+        return next(
+            (
+                one
+                for one in self.failures
+                if (one.stage, one.teacher) == (stage, teacher) and fingerprint in (None, one.fingerprint)
+            ),
+            None,
+        )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -331,7 +340,7 @@ class JudgedClip:
 
     `chosen` indexes `captioned.candidates`; None when the clip failed, and then a dead letter carries its span.
     `margin` is the lead over the runner-up, None with a single candidate. `abstained` says that the selector found
-    none good: the best candidate stands all the same.
+    none good: the best candidate stands all the same. `made_with` is the selector's fingerprint.
     """
 
     captioned: CaptionedClip
@@ -340,21 +349,37 @@ class JudgedClip:
     margin: float | None
     abstained: bool
     dead_letters: tuple[DeadLetter, ...]
+    made_with: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Measurement:
-    """What was measured within one clip, beside its captions.
+class MeasuredClip:
+    """A clip with what was measured of it, beside its captions.
 
-    `max_running_lpips` is None where the clip has nothing to compare, and where measuring failed: then `dead_letter`
-    says why. It costs the clip that number and nothing else. `version` is that of its video.
+    `values` are columns of `clips`; one of them may be None where the clip has nothing to measure. `made_with` has the
+    fingerprint of each measure that answered. A measure that failed left a dead letter, which costs its columns only.
     """
 
-    video_id: str
-    clip_id: str
-    max_running_lpips: float | None
-    dead_letter: DeadLetter | None = None
-    version: str = ""
+    clip: Clip
+    values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    made_with: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    dead_letters: tuple[DeadLetter, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MeasureRequest:
+    """Ask for these measures of a clip; it carries what others measured of it before."""
+
+    measured: MeasuredClip
+    names: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FilteredClip:
+    """A clip that a rule of the user's dropped before it was captioned; `rejected` is its span, with the reason."""
+
+    clip: Clip
+    rejected: RejectedSpan
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -10,131 +10,43 @@ from __future__ import annotations
 import collections
 import dataclasses
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
 from transforms import measuring
+from transforms.filtering import Rule, first_broken, rejected_by
 from transforms.joining import JoinByCount, Joined, Part, Whole
 from transforms.records import (
-    Candidate,
     Clip,
     DeadLetter,
     FailedVideo,
     Failure,
+    FilteredClip,
     JudgedClip,
-    Measurement,
-    RejectedSpan,
+    MeasuredClip,
     SplitVideo,
     StitchedVideo,
-    Vector,
     Video,
 )
-from transforms.schemas import MEDIA_STAGE, SCHEMA_VERSION, VideoRows, spares_the_span
-from transforms.timecodes import timecode
+from transforms.schemas import MEDIA_STAGE, VideoRows, spares_the_span
+from transforms.single_rows import (
+    ClipSoFar,
+    Fingerprints,
+    clip_row,
+    dropped_clip,
+    failure_row,
+    judged_clip,
+    rejected_row,
+    source_columns,
+)
 
 _log = logging.getLogger(__name__)
 
 COUNTS = "reelscribe/rows"
 LOST = Failure("LostResult", "the clip got lost between captioning and writing", "")
-
-Fingerprints = Mapping[str, str]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class LostClip:
-    """A clip that failed, and how far it had come."""
-
-    clip: Clip
-    embedding: Vector
-    candidates: tuple[Candidate, ...] = ()
-
-
-def clip_row(
-    judged: JudgedClip, embedding: Vector, run_id: str, fingerprint: str, measurement: Measurement | None = None
-) -> dict[str, Any]:
-    """The `clips` row of a clip whose caption was chosen."""
-    clip, captioned = judged.captioned.clip, judged.captioned
-    assert judged.chosen is not None, "a failed clip has no row"
-    best = captioned.candidates[judged.chosen]
-    return {
-        "clip_id": clip.clip_id,
-        "video_id": clip.video_id,
-        "uri": clip.uri,
-        "title": clip.title,
-        "start_s": clip.span.start_s,
-        "end_s": clip.span.end_s,
-        "duration_s": clip.span.duration_s,
-        "timestamp": [timecode(clip.span.start_s), timecode(clip.span.end_s)],
-        "width": clip.media.width,
-        "height": clip.media.height,
-        "fps": clip.media.fps,
-        "caption": best.text,
-        "teacher": best.teacher,
-        "matching_score": judged.scores[judged.chosen],
-        "margin": judged.margin,
-        "abstained": judged.abstained,
-        "captions": [_candidate(*scored) for scored in zip(captioned.candidates, judged.scores, strict=True)],
-        "subtitles": clip.subtitles,
-        "embedding": list(embedding),
-        "shots": [dataclasses.asdict(shot) for shot in clip.shots],
-        "run_id": run_id,
-        "fingerprint": fingerprint,
-        "schema_version": SCHEMA_VERSION,
-        "max_running_lpips": measurement.max_running_lpips if measurement else None,
-        "clip_file": None,
-    }
-
-
-def _candidate(candidate: Candidate, score: float | None) -> dict[str, Any]:
-    return {
-        "teacher": candidate.teacher,
-        "model": candidate.model,
-        "revision": candidate.revision,
-        "prompt_id": candidate.prompt_id,
-        "caption": candidate.text,
-        "matching_score": score,
-        "fingerprint": candidate.fingerprint,
-    }
-
-
-def rejected_row(rejected: RejectedSpan, run_id: str) -> dict[str, Any]:
-    """The `rejected` row of a span."""
-    return {
-        "video_id": rejected.video_id,
-        "start_s": rejected.span.start_s,
-        "end_s": rejected.span.end_s,
-        "stage": rejected.stage,
-        "reason": rejected.reason,
-        "value": rejected.value,
-        "threshold": rejected.threshold,
-        "run_id": run_id,
-    }
-
-
-def failure_row(letter: DeadLetter, run_id: str, lost: LostClip | None = None) -> dict[str, Any]:
-    """The `failures` row of a dead letter; of one that cost a clip it says what the clip had come to."""
-    return {
-        "stage": letter.stage,
-        "video_id": letter.video_id,
-        "clip_id": letter.clip_id,
-        "teacher": letter.teacher,
-        "uri": letter.uri,
-        "start_s": letter.span.start_s if letter.span else None,
-        "end_s": letter.span.end_s if letter.span else None,
-        "error_class": letter.error_class,
-        "message": letter.message,
-        "detail": letter.detail,
-        "attempt": letter.attempt,
-        "failed_at": letter.failed_at,
-        "run_id": run_id,
-        "fingerprint": letter.fingerprint,
-        "shots": [dataclasses.asdict(shot) for shot in lost.clip.shots] if lost else None,
-        "embedding": list(lost.embedding) if lost else None,
-        "captions": [_candidate(one, None) for one in lost.candidates] if lost else None,
-    }
 
 
 def costs_the_clip(letter: DeadLetter) -> bool:
@@ -152,11 +64,12 @@ def damage_letter(split: SplitVideo) -> DeadLetter:
 
 def video_rows(
     stitched: StitchedVideo,
-    judged: Iterable[JudgedClip],
+    verdicts: Iterable[JudgedClip | FilteredClip],
     run_id: str,
     fingerprints: Fingerprints,
-    measured: Iterable[Measurement] | None = None,
+    measured: Iterable[MeasuredClip] | None = None,
     *,
+    rules: Sequence[Rule] = (),
     writes_files: bool = False,
 ) -> VideoRows:
     """All rows of a video that was split.
@@ -165,14 +78,17 @@ def video_rows(
     failed and no clip stands. A teacher or a measurement that fails changes nothing.
 
     Args:
+      verdicts: one a clip.
       measured: one a clip, None where nothing is measured.
+      rules: what every row of `clips` must keep to.
       writes_files: clip files are written next; what earlier runs failed to write travels on to there.
     """
     split, video = stitched.split, stitched.split.video
-    by_clip = {found.captioned.clip.clip_id: found for found in judged}
-    measurements = None if measured is None else {found.clip_id: found for found in measured}
+    by_clip = {_clip_of(found).clip_id: found for found in verdicts}
+    by_measure = None if measured is None else {found.clip.clip_id: found for found in measured}
     clips: list[dict[str, Any]] = []
-    lost: dict[str, LostClip] = {}
+    rejected = [rejected_row(row, run_id) for row in stitched.rejected]
+    lost: dict[str, ClipSoFar] = {}
     letters: list[DeadLetter] = [*video.text_failures, *stitched.dead_letters]
     if split.damage:
         letters.append(damage_letter(split))
@@ -180,17 +96,22 @@ def video_rows(
         found = by_clip.get(clip.clip_id)
         if found is None:
             letters.append(_lost(clip))
-            lost[clip.clip_id] = LostClip(clip, embedding)
+            lost[clip.clip_id] = ClipSoFar(clip, embedding)
+            continue
+        own = None if by_measure is None else by_measure.get(clip.clip_id) or measuring.lost(clip)
+        letters += own.dead_letters if own else ()
+        if isinstance(found, FilteredClip):
+            rejected.append(rejected_row(found.rejected, run_id, dropped_clip(found, embedding, own)))
             continue
         letters += found.dead_letters
-        measurement = None
-        if measurements is not None:
-            measurement = measurements.get(clip.clip_id) or measuring.failed(clip, measuring.LOST)
-            letters += [measurement.dead_letter] if measurement.dead_letter else []
-        if found.chosen is not None:
-            clips.append(clip_row(found, embedding, run_id, fingerprints["select"], measurement))
+        if found.chosen is None:
+            lost[clip.clip_id] = ClipSoFar(clip, embedding, found.captioned.candidates)
+            continue
+        row = clip_row(found, embedding, run_id, fingerprints["select"], own)
+        if broken := first_broken(rules, row):
+            rejected.append(rejected_row(rejected_by(clip, broken), run_id, judged_clip(found, embedding, own)))
         else:
-            lost[clip.clip_id] = LostClip(clip, embedding, found.captioned.candidates)
+            clips.append(row)
     retried: list[DeadLetter] = []
     if writes_files and video.earlier:
         standing = {row["clip_id"] for row in clips}
@@ -203,7 +124,7 @@ def video_rows(
     return VideoRows(
         video_id=video.video_id,
         video={
-            **_source_columns(video, run_id, fingerprints),
+            **source_columns(video, run_id, fingerprints),
             "duration_s": split.media.duration_s,
             "width": split.media.width,
             "height": split.media.height,
@@ -211,18 +132,22 @@ def video_rows(
             "codec": split.media.codec,
             "n_shots": len(split.shots),
             "n_clips": len(clips),
-            "n_rejected": len(stitched.rejected),
+            "n_rejected": len(rejected),
             "n_failures": len(letters),
             "status": status,
         },
         clips=tuple(clips),
-        rejected=tuple(rejected_row(row, run_id) for row in stitched.rejected),
+        rejected=tuple(sorted(rejected, key=lambda row: row["start_s"])),
         failures=tuple(
             failure_row(letter, run_id, lost.get(letter.clip_id or "") if costs_the_clip(letter) else None)
             for letter in letters
         ),
         retried=tuple(failure_row(letter, run_id) for letter in retried),
     )
+
+
+def _clip_of(verdict: JudgedClip | FilteredClip) -> Clip:
+    return verdict.clip if isinstance(verdict, FilteredClip) else verdict.captioned.clip
 
 
 def failed_video_rows(failed: FailedVideo, run_id: str, fingerprints: Fingerprints) -> VideoRows:
@@ -233,24 +158,11 @@ def failed_video_rows(failed: FailedVideo, run_id: str, fingerprints: Fingerprin
     counts = {"n_shots": 0, "n_clips": 0, "n_rejected": 0, "n_failures": 1, "status": "failed"}
     return VideoRows(
         video_id=video.video_id,
-        video={**_source_columns(video, run_id, fingerprints), **nothing, **counts},
+        video={**source_columns(video, run_id, fingerprints), **nothing, **counts},
         clips=(),
         rejected=(),
         failures=(failure_row(letter, run_id),),
     )
-
-
-def _source_columns(video: Video, run_id: str, fingerprints: Fingerprints) -> dict[str, Any]:
-    return {
-        "video_id": video.video_id,
-        "uri": video.uri,
-        "title": video.title,
-        "description": video.description,
-        "size_bytes": video.size_bytes,
-        "etag": video.etag,
-        "fingerprints": dict(fingerprints),
-        "run_id": run_id,
-    }
 
 
 def _lost(clip: Clip) -> DeadLetter:
@@ -268,44 +180,51 @@ def _kept(letters: Iterable[DeadLetter], video: Video) -> list[DeadLetter]:
 
 @dataclasses.dataclass
 class AssembleVideos(beam.PTransform):
-    """Bring each video's judged clips together, with what was measured of them, and make its rows.
+    """Bring each video's clips together, with what became and was measured of them, and make its rows.
 
-    PCollections of StitchedVideo, JudgedClip and, if clips are measured, Measurement in; one VideoRows out a stitched
-    video; bounded or unbounded.
+    PCollections of StitchedVideo, of what became of each clip (JudgedClip, or FilteredClip from where rules drop some
+    before), and, if clips are measured, MeasuredClip in; one VideoRows out a stitched video; bounded or unbounded.
 
     Args:
       run_id: goes into every row.
       fingerprints: of a video, stage by stage.
+      rules: what every clip must keep to.
       writes_files: whether clip files are written next (see `video_rows`).
     """
 
     run_id: str
     fingerprints: Callable[[Video], Fingerprints]
+    rules: tuple[Rule, ...] = ()
     writes_files: bool = False
 
     def expand(self, parts: tuple[beam.PCollection, ...]) -> beam.PCollection[VideoRows]:
-        stitched, judged, *measured = parts
+        stitched, verdicts, *measured = parts
         kinds = 1 + len(measured)
         wholes = stitched | "Wholes" >> beam.Map(lambda whole: (_key(whole.split.video), Whole(whole)))
-        clips = judged | "Parts" >> beam.Map(lambda judged: (_key(judged.captioned.clip), Part(judged)))
-        numbers = [one | "Measured" >> beam.Map(lambda found: (_key(found), Part(found))) for one in measured]
+        clips = verdicts | "Parts" >> beam.Map(lambda found: (_key(_clip_of(found)), Part(found)))
+        numbers = [one | "Measured" >> beam.Map(lambda found: (_key(found.clip), Part(found))) for one in measured]
         keyed = (wholes, clips, *numbers) | beam.Flatten()
         joined = keyed | "Join" >> JoinByCount("clips", lambda video: kinds * len(video.clips))
-        return joined | "Rows" >> beam.Map(_assemble, self.run_id, self.fingerprints, bool(measured), self.writes_files)
+        how = {"rules": self.rules, "writes_files": self.writes_files}
+        return joined | "Rows" >> beam.Map(_assemble, self.run_id, self.fingerprints, bool(measured), how)
 
 
-def _key(one: Video | Clip | Measurement) -> str:
+def _key(one: Video | Clip) -> str:
     """Of a version of a video, and of what is made of it."""
     return f"{one.video_id} {one.version}"
 
 
 def _assemble(
-    joined: Joined, run_id: str, fingerprints: Callable[[Video], Fingerprints], measures: bool, writes_files: bool
+    joined: Joined,
+    run_id: str,
+    fingerprints: Callable[[Video], Fingerprints],
+    measures: bool,
+    how: Mapping[str, Any],
 ) -> VideoRows:
-    judged = [part for part in joined.parts if isinstance(part, JudgedClip)]
-    measured = [part for part in joined.parts if isinstance(part, Measurement)] if measures else None
+    verdicts = [part for part in joined.parts if isinstance(part, JudgedClip | FilteredClip)]
+    measured = [part for part in joined.parts if isinstance(part, MeasuredClip)] if measures else None
     made_with = fingerprints(joined.whole.split.video)
-    return video_rows(joined.whole, judged, run_id, made_with, measured, writes_files=writes_files)
+    return video_rows(joined.whole, verdicts, run_id, made_with, measured, **how)
 
 
 @dataclasses.dataclass

@@ -20,6 +20,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from transforms.measure_columns import BY_NAME, MEASURED
+
 SCHEMA_VERSION = 1
 
 SAFE_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
@@ -46,6 +48,19 @@ CANDIDATE = pa.struct(
 )
 
 _SPAN = pa.struct([("start_s", pa.float64()), ("end_s", pa.float64())])
+
+#: With which fingerprint the selector ("select") and each measure answered about a clip.
+_MADE_WITH = pa.list_(pa.struct([("name", pa.string()), ("fingerprint", pa.string())]))
+
+#: What a clip had come to when a rule of the user's dropped it, so that it can go on from there.
+_CLIP_SO_FAR = (
+    ("clip_id", pa.string()),
+    ("shots", pa.list_(_SPAN)),
+    ("embedding", pa.list_(pa.float32())),
+    ("captions", pa.list_(CANDIDATE)),
+    ("made_with", _MADE_WITH),
+    *((column.name, column.kind) for column in MEASURED),
+)
 
 
 def _schema(columns: Sequence[tuple[str, pa.DataType]], nullable: frozenset[str] = frozenset()) -> pa.Schema:
@@ -79,8 +94,10 @@ CLIPS = _schema(
         ("schema_version", pa.int32()),
         ("max_running_lpips", pa.float32()),
         ("clip_file", pa.string()),
+        ("made_with", _MADE_WITH),
+        *((column.name, column.kind) for column in MEASURED[1:]),
     ],
-    nullable=frozenset({"title", "matching_score", "margin", "subtitles", "max_running_lpips", "clip_file"}),
+    nullable=frozenset({"title", "matching_score", "margin", "subtitles", "clip_file", "made_with", *BY_NAME}),
 )
 
 VIDEOS = _schema(
@@ -117,8 +134,9 @@ REJECTED = _schema(
         ("value", pa.float64()),
         ("threshold", pa.float64()),
         ("run_id", pa.string()),
+        *_CLIP_SO_FAR,
     ],
-    nullable=frozenset({"value", "threshold"}),
+    nullable=frozenset({"value", "threshold", *(name for name, _ in _CLIP_SO_FAR)}),
 )
 
 FAILURES = _schema(
@@ -150,7 +168,8 @@ TABLES: Mapping[str, pa.Schema] = {"clips": CLIPS, "rejected": REJECTED, "failur
 
 #: Columns that came after the first release, in order; files from before end without some of them.
 ADDED: Mapping[str, tuple[str, ...]] = {
-    "clips": ("max_running_lpips", "clip_file"),
+    "clips": ("max_running_lpips", "clip_file", "made_with", *list(BY_NAME)[1:]),
+    "rejected": tuple(name for name, _ in _CLIP_SO_FAR),
     "failures": ("fingerprint", "shots", "embedding", "captions"),
 }
 
@@ -204,7 +223,8 @@ class VideoRows:
 
     def check(self) -> None:
         """Raise a `RowError` unless ids are safe, every row is of this video and run, and the counts add up."""
-        require_safe(self.video_id, self.run_id, *(clip["clip_id"] for clip in self.clips))
+        dropped = [row["clip_id"] for row in self.rejected if row.get("clip_id")]
+        require_safe(self.video_id, self.run_id, *(clip["clip_id"] for clip in self.clips), *dropped)
         for table in TABLES:
             for row in self.of(table):
                 if (row["video_id"], row["run_id"]) != (self.video_id, self.run_id):

@@ -19,6 +19,9 @@ from transforms.records import CaptionedClip, Failure, JudgedClip, Outcome
 
 _SETTLED = "settled"
 
+#: What the selector is called among what a clip was made with.
+SELECTOR = "select"
+
 NO_CAPTION = Failure("NoCaption", "no teacher could caption this clip", "")
 
 
@@ -44,8 +47,10 @@ def choose(scores: Sequence[float], abstain_below: float | None = None) -> Choic
     return Choice(best, margin, abstain_below is not None and scores[best] < abstain_below)
 
 
-def judge(outcome: Outcome[CaptionedClip, Sequence[float]], abstain_below: float | None = None) -> JudgedClip:
-    """What the selector made of one clip; its failure is the clip's failure."""
+def judge(
+    outcome: Outcome[CaptionedClip, Sequence[float]], abstain_below: float | None = None, made_with: str = ""
+) -> JudgedClip:
+    """What the selector, of this fingerprint, made of one clip; its failure is the clip's failure."""
     captioned = outcome.request
     if outcome.failure is not None:
         return _failed(captioned, "score", outcome.failure)
@@ -57,10 +62,12 @@ def judge(outcome: Outcome[CaptionedClip, Sequence[float]], abstain_below: float
     first: dict[str, float] = {}
     scores = tuple(first.setdefault(seen.text, score) for seen, score in zip(captioned.candidates, scores, strict=True))
     choice = choose(scores, abstain_below)
-    return JudgedClip(captioned, scores, choice.chosen, choice.margin, choice.abstained, captioned.dead_letters)
+    return JudgedClip(
+        captioned, scores, choice.chosen, choice.margin, choice.abstained, captioned.dead_letters, made_with
+    )
 
 
-def settled(captioned: CaptionedClip, abstain_below: float | None = None) -> JudgedClip | None:
+def settled(captioned: CaptionedClip, abstain_below: float | None = None, made_with: str = "") -> JudgedClip | None:
     """The judgement that needs no selector: no caption to judge, or an earlier run judged the very same ones."""
     if not captioned.candidates:
         return _failed(captioned, "caption", NO_CAPTION)
@@ -69,7 +76,10 @@ def settled(captioned: CaptionedClip, abstain_below: float | None = None) -> Jud
         return None
     if letter := earlier.failure("score"):
         return JudgedClip(captioned, (), None, None, False, (*captioned.dead_letters, letter))
-    return judge(Outcome(captioned, earlier.scores), abstain_below) if earlier.scores else None
+    # Of before there was such a note, scores are here only if nothing changed.
+    if not earlier.scores or earlier.made_with.get(SELECTOR, made_with) != made_with:
+        return None
+    return judge(Outcome(captioned, earlier.scores), abstain_below, made_with)
 
 
 def _failed(captioned: CaptionedClip, stage: str, failure: Failure) -> JudgedClip:
@@ -90,30 +100,32 @@ class JudgeCaptions(beam.PTransform):
       selector: answers a `CaptionedClip` with one score a candidate.
       hints: resource hints, as Beam has them.
       abstain_below: see `choose`.
+      made_with: the selector's fingerprint; what an earlier run scored with another is scored anew.
     """
 
     selector: ModelHandler
     hints: Mapping[str, str] = dataclasses.field(default_factory=dict)
     abstain_below: float | None = None
+    made_with: str = ""
 
     def expand(self, captioned: beam.PCollection[CaptionedClip]) -> beam.PCollection[JudgedClip]:
-        sorted_clips = captioned | "Settle" >> beam.FlatMap(_settle, self.abstain_below).with_outputs(
+        sorted_clips = captioned | "Settle" >> beam.FlatMap(_settle, self.abstain_below, self.made_with).with_outputs(
             _SETTLED, main="open"
         )
         judged = (
             sorted_clips["open"]
             | "Spread" >> beam.Reshuffle()
             | "Score" >> infer(self.selector, self.hints)
-            | "Choose" >> beam.Map(_judged, self.abstain_below)
+            | "Choose" >> beam.Map(_judged, self.abstain_below, self.made_with)
         )
         return (judged, sorted_clips[_SETTLED]) | beam.Flatten()
 
 
-def _settle(captioned: CaptionedClip, abstain_below: float | None) -> Iterator[Any]:
+def _settle(captioned: CaptionedClip, abstain_below: float | None, made_with: str) -> Iterator[Any]:
     """Pass a clip on to the selector, unless it is settled without."""
     if captioned.candidates:
         count("score", in_=1)
-    found = settled(captioned, abstain_below)
+    found = settled(captioned, abstain_below, made_with)
     if found is None:
         yield captioned
         return
@@ -124,8 +136,10 @@ def _settle(captioned: CaptionedClip, abstain_below: float | None) -> Iterator[A
     yield beam.pvalue.TaggedOutput(_SETTLED, found)
 
 
-def _judged(outcome: Outcome[CaptionedClip, Sequence[float]], abstain_below: float | None) -> JudgedClip:
-    judged = judge(outcome, abstain_below)
+def _judged(
+    outcome: Outcome[CaptionedClip, Sequence[float]], abstain_below: float | None, made_with: str
+) -> JudgedClip:
+    judged = judge(outcome, abstain_below, made_with)
     if judged.chosen is not None:
         Metrics.counter("reelscribe/score", "clips").inc()
     count("score", **_became(judged))

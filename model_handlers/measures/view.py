@@ -7,6 +7,8 @@ blur = measure.load()(view)          # -> {"blur": 0.31}
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -71,12 +73,43 @@ class Measure:
     Attributes:
       name: what a configuration calls it. columns: of `clips`, that it fills.
       summary: one line for people.
-      version: counts the changes that make another value of the same clip.
       load: makes the function; a model, if there is one, is loaded here. Imports of heavy packages belong in there.
+      version: counts the changes that make another value of the same clip.
+      identity: what of its settings its values depend on.
+      model, revision, licence: of its weights, if it has any. restricted: why these may not be used for any purpose.
     """
 
     name: str
     columns: tuple[str, ...]
     summary: str
     load: Callable[[], Look]
+    version: int = 1
+    identity: tuple[Any, ...] = ()
+    model: str = ""
+    revision: str = ""
+    licence: str = ""
+    restricted: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when its values of the same clip would."""
+        shaped_by = json.dumps([self.name, self.version, self.identity], sort_keys=True)
+        return hashlib.sha256(shaped_by.encode()).hexdigest()[:16]
+
+
+@dataclasses.dataclass(frozen=True)
+class Derived:
+    """A column that is made of the columns of other measures.
+
+    Attributes:
+      name: what a configuration calls it. column: of `clips`, that it fills. summary: one line for people.
+      needs: the measures that it is made of. make: from the values of a clip to the column's.
+      version: counts the changes that make another value of the same columns.
+    """
+
+    name: str
+    column: str
+    summary: str
+    needs: tuple[str, ...]
+    make: Callable[[Mapping[str, Any]], Any]
     version: int = 1
