@@ -39,6 +39,7 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "run_id": _RUN,
         "fingerprint": "of the source's version and of all that shaped this row",
         "schema_version": "of this table's columns; those added at the end later don't change it",
+        "max_running_lpips": _MEASURED["max_running_lpips"],
         "clip_file": "the clip's own file, by its path in the dataset; null if none was asked for or made",
         "made_with": "fingerprints of the selector (select) and of each measure, for reruns",
         **_MEASURED,

@@ -28,12 +28,13 @@ FLOWS: Mapping[str, tuple[str, ...]] = {
     "stitch": ("rejected", "reused", "in_s", "out_s", "rejected_s", "failed_s"),
     "caption": (),
     "measure": ("reused",),
+    "filter": ("rejected",),
     "score": ("reused",),
     "media": ("reused",),
     "commit": ("repeated", "superseded"),
 }
 #: Stages that a configuration may leave out.
-_OPTIONAL = frozenset(["measure", "media"])
+_OPTIONAL = frozenset(["measure", "filter", "media"])
 ALWAYS = ("in", "out", "failed")
 OF_A_TEACHER = ("asked", "captions", "failed", "not_applicable", "reused")
 
@@ -73,7 +74,8 @@ class Tally:
         Videos in `read`, `split` and `commit`, shots in `embed`, clips from `caption` to `media`. In `stitch` shots go
         in, clips come out, and spans are rejected or failed; there the lengths add up: in_s = out_s + rejected_s +
         failed_s. `caption` says of each teacher how many clips it was asked about (asked = captions + failed), and how
-        many it was not (asked + not_applicable + reused = in). `seconds` are of work, summed over workers.
+        many it was not (asked + not_applicable + reused = in). `measure` counts each measure of each clip, and says of
+        each how many clips it looked at. `seconds` are of work, summed over workers.
         """
         with self._lock:
             told = {stage: self._stage(stage) for stage in FLOWS if stage not in _OPTIONAL or self._flow[stage]}
@@ -82,6 +84,15 @@ class Tally:
                 for name in sorted(self._flow)
                 if name.startswith("caption/")
             }
+            if "measure" in told:
+                told["measure"]["measures"] = {
+                    name.partition("/")[2]: {
+                        "clips": flow["clips"],
+                        "seconds": round(flow["seconds" + MICROS] / 1e6, 3),
+                    }
+                    for name, flow in sorted(self._flow.items())
+                    if name.startswith("measure/")
+                }
             return told
 
     def _stage(self, stage: str) -> dict[str, Any]:

@@ -76,7 +76,9 @@ def test_a_clip_is_an_example_with_a_feature_a_column(dataset, tmp_path):
         "run_id": [b"run-1"],
         "fingerprint": [b"f"],
         "schema_version": [1],
-        "max_running_lpips": [],
+        "made_with/name": [],
+        "made_with/fingerprint": [],
+        **{column.name: [] for column in MEASURED},
     }
     assert found["plain-30000125-30009500"]["start_ms"] == [30000125]
     assert found[f"{DASHED}-9500-12000"]["abstained"] == [1]

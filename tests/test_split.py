@@ -211,8 +211,8 @@ def test_the_record_tells_settings_counts_and_versions(dataset, tmp_path, capsys
         (["--val", "0.6", "--test", "0.5"], "together they are at most 1"),
         (["--val", "2"], "'2' is not a number from 0 to 1"),
         (
-            ["--balance", "category"],
-            "clips have no text column 'category' to balance by; there are title, caption, teacher",
+            ["--balance", "colour"],
+            "clips have no text column 'colour' to balance by; there are title, caption, teacher",
         ),
         (["--min-score", "nan"], "'nan' is not a number"),
         (["--max-clips", "3"], "unknown argument '--max-clips'; did you mean '--max-clips-per-source'?"),

@@ -17,7 +17,7 @@ from beam_pipeline.verify import audit
 from model_handlers.base import ElementwiseHandler
 from transforms.captioning import CaptionClips, Teacher
 from transforms.counting import count
-from transforms.measuring import MeasureClips
+from transforms.measuring import Asked, MeasureClips, Measuring
 from transforms.scoring import JudgeCaptions
 
 RULES = {"still_distance": None, "redundant_distance": None, "min_event_s": 1.0}
@@ -144,9 +144,9 @@ class HalfMeter(ElementwiseHandler):
         return HalfMeter
 
     def answer(self, requests, model):
-        if any(int(clip.clip_id.rpartition("-")[2]) % 2 for clip in requests):
+        if any(int(request.measured.clip.clip_id.rpartition("-")[2]) % 2 for request in requests):
             raise ValueError("odd")
-        return [0.25] * len(requests)
+        return [{"half": {"blur": 0.25}}] * len(requests)
 
 
 def test_failures_of_models_are_counted_where_they_happen():
@@ -158,7 +158,8 @@ def test_failures_of_models_are_counted_where_they_happen():
 
     def build(pipeline):
         found = pipeline | beam.Create(clips)
-        _ = found | "Measure clips" >> MeasureClips(HalfMeter("half"))
+        asked = Asked("Pixels", {"half": "h1"}, {"half": ["blur"]})
+        _ = found | "Measure clips" >> MeasureClips([Measuring(asked, HalfMeter("half"))])
         captioned = found | "Caption clips" >> CaptionClips(teachers)
         _ = captioned | "Judge captions" >> JudgeCaptions(LengthSelector(fails_on=["v-3"]))
 
@@ -166,7 +167,7 @@ def test_failures_of_models_are_counted_where_they_happen():
     # v-1 has no caption at all, so that the selector never sees it.
     assert {name: without_seconds(stages[name]) for name in ("caption", "measure", "score")} == {
         "caption": {"in": 4, "out": 3, "failed": 1},
-        "measure": {"in": 4, "out": 2, "failed": 2, "reused": 0},
+        "measure": {"in": 4, "out": 2, "failed": 2, "reused": 0, "measures": {}},
         "score": {"in": 3, "out": 2, "failed": 1, "reused": 0},
     }
     assert {name: without_seconds(told) for name, told in stages["caption"]["teachers"].items()} == {

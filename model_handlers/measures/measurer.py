@@ -59,6 +59,9 @@ def _look(request: MeasureRequest, looks: Looks) -> Answers:
             raise
         except Exception as error:
             found[name] = Failure.of(error)
-        # One after the other on the same frames: the first to ask for a frame is the one that decodes it.
-        Metrics.counter("reelscribe/measure", f"{name}_ms").inc(round(1000 * (time.perf_counter() - began)))
+        # They share the frames: the first to ask for one is the one that decodes it.
+        Metrics.counter(f"reelscribe/stages/measure/{name}", "clips").inc()
+        Metrics.counter(f"reelscribe/stages/measure/{name}", "seconds_us").inc(
+            round(1e6 * (time.perf_counter() - began))
+        )
     return found
