@@ -12,6 +12,7 @@ from tfrecord_reader import crc32c, read_records
 
 from beam_pipeline.cli import main
 from beam_pipeline.export import ExportOptions, export
+from transforms.measure_columns import MEASURED
 
 pytest.importorskip("google_crc32c", reason="needs the extra export")
 
