@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import functools
 import logging
 import os
 import sys
@@ -20,7 +21,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 
-from beam_pipeline import logs
+from beam_pipeline import logs, score_statistics
 from beam_pipeline.config import Config
 from beam_pipeline.datasetcard import write_card
 from beam_pipeline.pipeline import CurateVideos
@@ -35,7 +36,7 @@ from transforms.recalling import Retry
 from transforms.reels import reels_of
 from transforms.schemas import base_run
 from transforms.sources import is_overtaken
-from transforms.tables import create_tables, current_videos
+from transforms.tables import create_tables, current_videos, read_table
 
 _log = logging.getLogger(__name__)
 
@@ -93,7 +94,10 @@ def is_embedded(options: JobOptions) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """What a run did. Counts are of this run; `outcomes` has one entry an input."""
+    """What a run did. Counts are of this run; `outcomes` has one entry an input.
+
+    `scores` tell how the measures are distributed over the whole dataset, in lines for people.
+    """
 
     run_id: str
     output: str
@@ -103,6 +107,7 @@ class Summary:
     seconds: Mapping[str, float]
     bytes: Mapping[str, int]
     wall_s: float
+    scores: tuple[str, ...] = ()
 
     @property
     def failed_fraction(self) -> float:
@@ -216,7 +221,13 @@ class Job:
             seconds=self.tally.seconds,
             bytes=self.tally.bytes,
             wall_s=time.monotonic() - self.began,
+            scores=self._scores(),
         )
+
+    def _scores(self) -> tuple[str, ...]:
+        if not (self.config.measures.columns or self.config.filters):
+            return ()
+        return tuple(score_statistics.describe(score_statistics.gather(functools.partial(read_table, self.output))))
 
     def note(self, status: str) -> dict[str, str]:
         """Write down how the run ended, and return what became of every input."""
@@ -312,4 +323,4 @@ def describe(summary: Summary) -> list[str]:
         lines.append(f"seconds   {told}; {summary.wall_s:.1f} by the clock")
     if counts.get("video_ms") and summary.wall_s:
         lines.append(f"speed     {counts['video_ms'] / 1000 / summary.wall_s:.1f} video-seconds per second")
-    return lines
+    return [*lines, *summary.scores]

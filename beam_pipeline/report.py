@@ -13,6 +13,7 @@ import base64
 import datetime
 import hashlib
 import importlib.resources
+import json
 import posixpath
 from collections.abc import Iterator
 from typing import Any
@@ -21,13 +22,17 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from beam_pipeline import __version__, report_contents, report_drawings, report_statistics
+from beam_pipeline import __version__, report_contents, report_drawings, report_statistics, score_statistics
 from beam_pipeline.report_contents import legible
 from beam_pipeline.report_pictures import ContactSheets
 from transforms.files import join, title_of, writing
+from transforms.measure_columns import MEASURED, MeasureColumn
 
 MAX_VIDEOS = 500
 MAX_CAPTIONS_A_CLIP = 40
+MAX_LABELS = 40
+
+_PERCENT = np.linspace(0, 1, 201)
 
 TEMPLATES = importlib.resources.files("beam_pipeline") / "templates_html"
 
@@ -86,6 +91,7 @@ def gather(dataset_dir: str, max_clips: int) -> dict[str, Any]:
         "clip_teachers": sorted({teacher for teacher in shown["teacher"].to_pylist() if teacher}),
         "leaderboard": report_statistics.leaderboard(tables.clips, tables.failures),
         "distributions": _figures(values),
+        "scores": _scores(tables),
         "rejects": report_statistics.rejects(tables.rejected),
         "failures": report_statistics.failure_groups(tables.failures),
         "videos": [{**row, "name": titles[row["video_id"]], **_timeline(row, spans)} for row in videos],
@@ -110,6 +116,7 @@ def _clip_cards(dataset_dir: str, batches: list[Any], titles: dict[str, str]) ->
                 **row,
                 "sheet": sheets.sheet(row["video_id"], row["start_s"], row["end_s"]),
                 "video": titles[row["video_id"]],
+                "measures": list(_measures(row)),
                 "n_candidates": len(candidates),
                 "candidates": [
                     {
@@ -122,14 +129,24 @@ def _clip_cards(dataset_dir: str, batches: list[Any], titles: dict[str, str]) ->
             }
 
 
+def _measures(row: dict[str, Any]) -> Iterator[tuple[MeasureColumn, str]]:
+    """What was measured of a clip, in words."""
+    for column in MEASURED:
+        value = row[column.name]
+        if column.is_number and _finite(value) is not None:
+            yield column, report_drawings.short(value)
+        elif isinstance(value, list):
+            yield column, ", ".join(map(str, value))
+        elif isinstance(value, str):
+            yield column, value
+
+
 def _figures(values: dict[str, np.ndarray]) -> list[dict[str, Any]]:
     figures = (
         ("length", "Clip length", "s", False),
         ("words", "Words in the chosen caption", "", True),
         ("score", "Matching score of the chosen caption", "", False),
         ("margin", "Margin to the runner-up", "", False),
-        # Most datasets have none: weights for it must be brought along.
-        *([("lpips", "Max Running LPIPS", "", False)] if len(values["lpips"]) else []),
     )
     return [
         {
@@ -141,6 +158,25 @@ def _figures(values: dict[str, np.ndarray]) -> list[dict[str, Any]]:
         }
         for key, title, unit, whole in figures
         for found in [values[key]]
+    ]
+
+
+def _scores(tables: report_contents.Tables) -> list[dict[str, Any]]:
+    """The measures: a drawing and percentiles of numbers, by which the page tells what bounds would drop; labels."""
+    found = score_statistics.gather(lambda name, columns: getattr(tables, name).select(columns))
+    return [
+        {
+            "column": score.column,
+            "count": score.clips,
+            "labels": [(name, count, count / score.clips) for name, count in score.labels.items()][:MAX_LABELS],
+            "drawing": report_drawings.histogram(score.values, title=score.column.title) if numbers else None,
+            "facts": _facts(score.values) if numbers else (),
+            "percentiles": json.dumps([float(f"{one:.6g}") for one in np.quantile(score.values, _PERCENT)])
+            if numbers
+            else "",
+        }
+        for score in found.scores
+        for numbers in [len(score.values) > 0]
     ]
 
 

@@ -21,12 +21,14 @@ import pyarrow.compute as pc
 
 from beam_pipeline.runs import records_of
 from transforms.files import name_of
+from transforms.measure_columns import BY_NAME
 from transforms.schemas import MEASURE_STAGE, MEDIA_STAGE
 from transforms.tables import Snapshot
 
 CLIP_COLUMNS = [
     *("clip_id", "video_id", "uri", "title", "start_s", "end_s", "duration_s", "width", "height"),
-    *("caption", "teacher", "matching_score", "margin", "abstained", "captions", "subtitles", "max_running_lpips"),
+    *("caption", "teacher", "matching_score", "margin", "abstained", "captions", "subtitles"),
+    *BY_NAME,
 ]
 VIDEO_COLUMNS = [
     *("video_id", "uri", "title", "duration_s", "width", "height", "fps", "codec", "size_bytes"),

@@ -169,16 +169,13 @@ def failure_groups(failures: pa.Table) -> list[Failures]:
 
 
 def distributions(clips: pa.Table) -> dict[str, np.ndarray]:
-    """The values to draw: clip length in seconds, words of the chosen caption, its matching score and its margin, and
-    Max Running LPIPS where it was measured.
-    """
+    """The values to draw: clip length in seconds, words of the chosen caption, its matching score and its margin."""
     words = pc.list_value_length(pc.utf8_split_whitespace(pc.utf8_trim_whitespace(clips["caption"])))
     return {
         "length": finite_values(clips["duration_s"]),
         "words": finite_values(words),
         "score": finite_values(clips["matching_score"]),
         "margin": finite_values(clips["margin"]),
-        "lpips": finite_values(clips["max_running_lpips"]),
     }
 
 

@@ -143,6 +143,29 @@
     }
   }
 
+  // The share of clips below a value, of the percentiles that the page was written with.
+  function shareBelow(percentiles, value) {
+    const last = percentiles.length - 1;
+    const at = percentiles.findIndex((one) => one >= value);
+    if (at < 0) return 1;
+    if (at === 0) return 0;
+    return (at - (percentiles[at] - value) / (percentiles[at] - percentiles[at - 1])) / last;
+  }
+
+  for (const bounds of document.querySelectorAll("form.bounds")) {
+    const figure = bounds.closest("figure");
+    const percentiles = JSON.parse(figure.dataset.percentiles);
+    const told = bounds.querySelector("output");
+    bounds.hidden = false;
+    bounds.addEventListener("submit", (event) => event.preventDefault());
+    bounds.addEventListener("input", () => {
+      const { low, high } = bounds.elements;
+      const below = low.value === "" ? 0 : shareBelow(percentiles, Number(low.value));
+      const above = high.value === "" ? 0 : 1 - shareBelow(percentiles, Number(high.value));
+      told.textContent = `drops ${(100 * Math.min(1, below + above)).toFixed(1)} % of the clips`;
+    });
+  }
+
   document.documentElement.classList.add("scripted");
   if (form) {
     form.hidden = false;

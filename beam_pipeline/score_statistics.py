@@ -1,0 +1,106 @@
+"""How the measures of a dataset are distributed, and what a threshold would drop: for the summary and the report.
+
+    for line in describe(gather(read_table)): print(line)
+
+Clips that a filter has dropped are in here, too: whoever moves a threshold has to see both sides of it.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from transforms.filtering import FILTER_STAGE
+from transforms.measure_columns import MEASURED, MeasureColumn
+
+#: The shares of clips whose bounds the summary tells.
+SHARES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+#: A label or two more says nothing in a line.
+_LABELS = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """One measure's column over all clips.
+
+    Attributes:
+      values: of a number, sorted. labels: of a text, how many clips have each, the most frequent first.
+    """
+
+    column: MeasureColumn
+    values: np.ndarray
+    labels: Mapping[str, int]
+
+    @property
+    def clips(self) -> int:
+        """How many clips it was measured of."""
+        return len(self.values) or sum(self.labels.values())
+
+    def dropped(self, low: float | None = None, high: float | None = None) -> float:
+        """The share of clips that are below `low` or above `high`: what these bounds would drop."""
+        below = 0 if low is None else np.searchsorted(self.values, low, "left")
+        above = 0 if high is None else len(self.values) - np.searchsorted(self.values, high, "right")
+        return float(below + above) / len(self.values) if len(self.values) else 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """All measures of a dataset; `dropped` counts the clips that filters dropped, by reason."""
+
+    clips: int
+    scores: Sequence[Score]
+    dropped: Mapping[str, int]
+
+
+def gather(read: Callable[[str, list[str]], pa.Table]) -> Scores:
+    """Read the measures, column by column, in memory that grows with one column alone.
+
+    Args:
+      read: a table's rows with these columns (`transforms.tables.read_table` of a dataset).
+    """
+    stages = read("rejected", ["stage", "reason"])
+    reasons = stages.filter(pc.equal(stages["stage"], FILTER_STAGE))["reason"].to_pylist()
+    found = []
+    for column in MEASURED:
+        if column.is_number or pa.types.is_string(column.kind):
+            both = [read(name, [column.name])[column.name] for name in ("clips", "rejected")]
+            score = _score(column, [chunk for one in both for chunk in one.chunks])
+            if score.clips:
+                found.append(score)
+    kept = read("clips", ["clip_id"]).num_rows
+    return Scores(kept + len(reasons), found, _counted(reasons))
+
+
+def _score(column: MeasureColumn, chunks: Sequence[pa.Array]) -> Score:
+    there = pa.chunked_array(chunks, column.kind).drop_null()
+    if not column.is_number:
+        return Score(column, np.empty(0), _counted(there.to_pylist()))
+    values = there.to_numpy().astype(np.float64)
+    return Score(column, np.sort(values[np.isfinite(values)]), {})
+
+
+def _counted(words: Sequence[str]) -> dict[str, int]:
+    return dict(collections.Counter(words).most_common())
+
+
+def describe(found: Scores) -> Iterator[str]:
+    """The distributions as lines for people; none where nothing was measured."""
+    numbers = [score for score in found.scores if len(score.values)]
+    labels = [score for score in found.scores if score.labels]
+    if numbers:
+        yield "scores    so many of the clips are below; a min there drops them, a max there the others"
+        yield "          " + f"{'':22}" + "".join(f"{share:>9.0%}" for share in SHARES)
+    for score in numbers:
+        bounds = np.quantile(score.values, SHARES)
+        yield "          " + f"{score.column.name:22}" + "".join(f"{bound:>9.3g}" for bound in bounds)
+    for score in labels:
+        told = ", ".join(f"{label} {count / score.clips:.0%}" for label, count in list(score.labels.items())[:_LABELS])
+        more = f" and {len(score.labels) - _LABELS} more" if len(score.labels) > _LABELS else ""
+        yield f"          {score.column.name:22} {told}{more}"
+    for reason, count in found.dropped.items():
+        yield f"dropped   {count} clips ({count / found.clips:.1%}): {reason}"
