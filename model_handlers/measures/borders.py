@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from model_handlers.measures.content import Box, content_box
+from model_handlers.measures.content import SLACK, Box, content_box
 from model_handlers.measures.view import ClipView, Measure
 
 
@@ -25,13 +25,9 @@ def crop_of(box: Box, width: int, height: int) -> dict[str, int]:
 
 
 def _inwards(first: float, last: float, length: int) -> tuple[int, int]:
-    start = 2 * math.ceil(first * length / 2 - _SLACK) if first > 0 else 0
-    end = start + 2 * math.floor((last * length - start) / 2 + _SLACK) if last < 1 or first > 0 else length
+    start = 2 * math.ceil(first * length / 2 - SLACK) if first > 0 else 0
+    end = start + 2 * math.floor((last * length - start) / 2 + SLACK) if last < 1 or first > 0 else length
     return start, max(end, start + 1)
-
-
-#: How far a bar found in a small picture may be off, in pairs of source pixels, before one more pair is given up.
-_SLACK = 0.1
 
 
 def measure_borders(view: ClipView) -> Mapping[str, Any]:

@@ -31,10 +31,14 @@ BLACK = 24
 PLAIN, LETTERED = 0.03, 0.45
 #: By how much that share has to rise within `RISE` pixels for an edge to be straight, and reach on behind it.
 STEP, RISE, FILLED = 0.4, 4, 0.3
+#: A picture that fades into black differs from it just before the edge by more than this share of what it does behind.
+FADES = 0.4
 #: Share of a bar that must be plain.
 PLAIN_SHARE = 0.5
 #: No bar is thinner than this many pixels of the reel, nor wider than this share of the frame.
 MIN_WIDTH, MAX_SHARE = 2, 0.45
+#: How far an edge that was found may be off, in pixels, before one more is given up for it.
+SLACK = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +57,8 @@ class Box:
     def cut(self, frame: np.ndarray) -> np.ndarray:
         """The part of a frame, (height, width, ...), that lies wholly inside; a view, not a copy."""
         height, width = frame.shape[:2]
-        rows = slice(_whole(self.top * height), max(1, math.floor(self.bottom * height + 1e-6)))
-        columns = slice(_whole(self.left * width), max(1, math.floor(self.right * width + 1e-6)))
+        rows = slice(_whole(self.top * height), max(1, math.floor(self.bottom * height + SLACK)))
+        columns = slice(_whole(self.left * width), max(1, math.floor(self.right * width + SLACK)))
         return frame[rows, columns]
 
 
@@ -62,7 +66,7 @@ WHOLE = Box()
 
 
 def _whole(edge: float) -> int:
-    return math.ceil(edge - 1e-6)
+    return math.ceil(edge - SLACK)
 
 
 _found: weakref.WeakKeyDictionary[ClipView, Box] = weakref.WeakKeyDictionary()
@@ -148,9 +152,7 @@ def _differing(lines: np.ndarray, colour: float) -> np.ndarray:
 def _extent(lines: np.ndarray) -> tuple[int, int]:
     """First and last column between which there is something else than at the frame's sides, roughly."""
     width = lines.shape[1]
-    first, last = (
-        int(np.argmax(_differing(end, _colour(end)) > LETTERED / 2)) for end in (lines, lines[:, ::-1])
-    )
+    first, last = (int(np.argmax(_differing(end, _colour(end)) > LETTERED / 2)) for end in (lines, lines[:, ::-1]))
     return (first, width - last) if width - first - last > width * (1 - 2 * MAX_SHARE) else (0, width)
 
 
@@ -166,9 +168,17 @@ def _bar(lines: np.ndarray, colour: float) -> float:
     outside = live[: max(edge - 1, MIN_WIDTH)]
     plain = outside[:MIN_WIDTH].max() <= PLAIN and (outside <= PLAIN).mean() >= PLAIN_SHARE
     straight = live[edge : edge + RISE].max() - np.median(outside[-RISE:]) >= STEP
+    straight = straight and _far(lines[:, max(edge - RISE, 0) : edge - 1], colour) <= FADES * _far(
+        lines[:, edge + 1 : edge + RISE], colour
+    )
     # Letters on black begin and end in straight lines, too, but there is little behind these.
     filled = live[edge:].mean() >= FILLED
     return _fine_edge(lines, edge, colour) if plain and straight and filled else 0.0
+
+
+def _far(lines: np.ndarray, colour: float) -> float:
+    """How far these pixels are from the colour on average."""
+    return float(np.abs(lines.astype(np.float32) - colour).mean())
 
 
 def _fine_edge(lines: np.ndarray, edge: int, colour: float) -> float:
