@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from beam_pipeline.choosing import Choice, check_word, choose
-from beam_pipeline.filters import rules_of
+from beam_pipeline.filters import gates_of, rules_of
 from beam_pipeline.placement import Placement
 from beam_pipeline.rules import RULES
 from model_handlers import catalogue
@@ -52,7 +52,7 @@ class Config:
       embedder, teachers, selector: names of the catalogue.
       abstain_below: the selector abstains when its best score is lower; None: never.
       measures: what is measured of each clip.
-      filters: the rules that a clip must keep to.
+      filters: the rules that a clip must keep to. gates: those that a video must keep to, to be split.
       write_clips: how each clip gets a file of its own; None: it gets none.
       placement: where the models stand. hints: resource hints of single models. Neither changes a row.
       values: what it was built of, as a file would say it.
@@ -68,6 +68,7 @@ class Config:
     abstain_below: float | None
     measures: Chosen = dataclasses.field(default_factory=Chosen)
     filters: tuple[Rule, ...] = ()
+    gates: tuple[Rule, ...] = ()
     write_clips: ClipFileSettings | None = None
     placement: Placement = dataclasses.field(default_factory=Placement)
     hints: tuple[tuple[Entry, Mapping[str, str]], ...] = ()
@@ -107,6 +108,7 @@ class Config:
         measured = [["measure", one.name, one.fingerprint] for one in self.measures.measures]
         derived = [["derive", one.name, one.version] for one in self.measures.derived]
         rules = [["filter", dataclasses.astuple(rule)] for rule in self.filters]
+        rules += [["gate", dataclasses.astuple(rule)] for rule in self.gates]
         files = [["clip_file", self.write_clips.identity]] if self.write_clips else []
         more = [*measured, *derived, *rules, *files]
         select = fingerprint(captions, self.selector.identity, self.abstain_below, *more)
@@ -136,6 +138,7 @@ class Config:
             "placement": dataclasses.asdict(self.placement),
             "measures": {one.name: {"fingerprint": one.fingerprint} for one in self.measures.measures},
             "filters": [dataclasses.asdict(rule) for rule in self.filters],
+            "video_filters": [dataclasses.asdict(rule) for rule in self.gates],
             "write_clips": dataclasses.asdict(self.write_clips) if self.write_clips else None,
             "fingerprint": self.fingerprint(),
             "values": dict(self.values),
@@ -236,6 +239,7 @@ _KEYS = (
     "abstain_below",
     "measures",
     "filters",
+    "video_filters",
     "write_clips",
     "placement",
 )
@@ -270,6 +274,7 @@ def _build(name: str, values: Mapping[str, Any], commercial_only: bool, complete
             abstain_below=abstain_below,
             measures=chosen,
             filters=filters,
+            gates=gates_of(_section(values, "video_filters")),
             write_clips=_clip_files(values.get("write_clips")),
             placement=placement,
             hints=tuple((choice.entry, choice.hints) for choice in (embedder, *teachers, selector) if choice.hints),

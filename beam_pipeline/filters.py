@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from beam_pipeline.choosing import check_word
+from transforms import gates
 from transforms.filtering import Rule
 from transforms.schemas import CLIPS
 
@@ -19,60 +20,61 @@ _BOUNDS = {"min": "low", "max": "high"}
 _VALUES = ("only", "without")
 
 
+#: Columns and their types: of clips, as their table has them, and of sources.
+OF_CLIPS: Mapping[str, pa.DataType] = {field.name: field.type for field in CLIPS}
+OF_SOURCES: Mapping[str, pa.DataType] = {name: pa.string() if name == "codec" else pa.float64() for name in gates.GATES}
+
+
+def gates_of(asked: Mapping[str, Any]) -> tuple[Rule, ...]:
+    """The rules on sources of a configuration, as `rules_of`."""
+    return _rules("video_filters", asked, OF_SOURCES)
+
+
 def rules_of(filters: Mapping[str, Any]) -> tuple[Rule, ...]:
-    """The rules of a configuration; null and false ask for none.
+    """The rules of a configuration on clips; null and false ask for none.
 
     Raises:
       ValueError: one cannot be meant; the message says which, and names the nearest right word.
     """
-    return tuple(_rule(column, asked) for column, asked in filters.items() if asked is not None and asked is not False)
+    return _rules("filters", filters, {name: OF_CLIPS[name] for name in filterable()})
 
 
-def _rule(column: str, asked: Any) -> Rule:
-    check_word("column to filter by", column, filterable())
+def _rules(section: str, asked: Mapping[str, Any], kinds: Mapping[str, pa.DataType]) -> tuple[Rule, ...]:
+    wanted = {column: said for column, said in asked.items() if said is not None and said is not False}
+    for column in wanted:
+        check_word("column to filter by", column, kinds)
+    return tuple(_rule(section, column, said, kinds[column]) for column, said in wanted.items())
+
+
+def _rule(section: str, column: str, asked: Any, kind: pa.DataType) -> Rule:
+    is_number = pa.types.is_floating(kind) or pa.types.is_integer(kind)
     if not isinstance(asked, Mapping):
-        raise ValueError(f"filters.{column} must be a mapping like {_example(column)}, not {asked!r}")
+        example = "{min: 0.1} or {max: 0.9}" if is_number else "{only: [...]} or {without: [...]}"
+        raise ValueError(f"{section}.{column} must be a mapping like {example}, not {asked!r}")
     said: dict[str, Any] = {}
     for key, value in asked.items():
-        check_word(f"key of filters.{column}", key, _keys(column))
+        check_word(f"key of {section}.{column}", key, tuple(_BOUNDS) if is_number else _VALUES)
         if key in _BOUNDS:
             if isinstance(value, bool) or not isinstance(value, int | float):
-                raise ValueError(f"filters.{column}.{key} must be a number, not {value!r}")
+                raise ValueError(f"{section}.{column}.{key} must be a number, not {value!r}")
             said[_BOUNDS[key]] = float(value)
         else:
-            said[key] = _values(column, key, value)
+            said[key] = _values(f"{section}.{column}.{key}", value, bool if pa.types.is_boolean(kind) else str)
     return Rule(column, **said)
 
 
-def _values(column: str, key: str, value: Any) -> tuple[str | bool, ...]:
+def _values(where: str, value: Any, kind: type) -> tuple[str | bool, ...]:
     values = value if isinstance(value, list) else [value]
-    kind = bool if pa.types.is_boolean(CLIPS.field(column).type) else str
     if wrong := [one for one in values if type(one) is not kind]:
-        what = "true or false" if kind is bool else "words"
-        raise ValueError(f"filters.{column}.{key} must be {what}, not {wrong[0]!r}")
+        raise ValueError(f"{where} must be {'true or false' if kind is bool else 'words'}, not {wrong[0]!r}")
     return tuple(values)
-
-
-def _keys(column: str) -> tuple[str, ...]:
-    return tuple(_BOUNDS) if _is_number(column) else _VALUES
-
-
-def _is_number(column: str) -> bool:
-    kind = CLIPS.field(column).type
-    return pa.types.is_floating(kind) or pa.types.is_integer(kind)
-
-
-def _example(column: str) -> str:
-    if _is_number(column):
-        return "{min: 0.1} or {max: 0.9}"
-    return "{only: [false]}" if pa.types.is_boolean(CLIPS.field(column).type) else "{only: [a, b]} or {without: [c]}"
 
 
 def filterable() -> list[str]:
     """The columns of `clips` that a rule can be about: numbers, texts and booleans that tell of the clip itself."""
     ids = {"clip_id", "video_id", "run_id", "fingerprint", "schema_version", "clip_file", "uri"}
     scalar = (pa.types.is_floating, pa.types.is_integer, pa.types.is_boolean, pa.types.is_string)
-    return [field.name for field in CLIPS if field.name not in ids and any(is_(field.type) for is_ in scalar)]
+    return [name for name, kind in OF_CLIPS.items() if name not in ids and any(is_(kind) for is_ in scalar)]
 
 
 def parsed(text: str) -> tuple[str, dict[str, Any]]:

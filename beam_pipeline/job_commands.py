@@ -40,6 +40,7 @@ COMMERCIAL = "refuse models whose licence restricts what their captions may be u
 DETECTORS = "content, adaptive, hash, histogram or transnet"
 WRITE_CLIPS = "write each clip to a file of its own, below DIR/media: copy the stream where that is exact, or encode"
 FILTER = "keep clips whose COLUMN is MIN..MAX, A,B or !A,B, like blur=..0.6; the others go to rejected; repeatable"
+VIDEO_FILTER = "likewise of whole videos, before they are split, like height=480.. or duration_s=..7200; repeatable"
 FAST = "decode without the codec's loop filter: quicker, but a cut may be missed or moved"
 
 #: What a dead letter's stage may be.
@@ -115,6 +116,7 @@ def _measures(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--measure", type=names, action="extend", metavar="A,B", help="fill the columns of these measures; or all")
     add("--filter", type=rule, action="append", metavar="RULE", help=FILTER)
+    add("--video-filter", type=rule, action="append", metavar="RULE", help=VIDEO_FILTER)
 
 
 def rule(text: str) -> tuple[str, dict[str, Any]]:
@@ -315,7 +317,8 @@ def _prepared(
         flags = {"detector": args.detector, "rules": args.splitting, "fast": args.fast}
         given = {key: value for key, value in flags.items() if value}
         asked = {"splitting": given, "measures": dict.fromkeys(args.measure or (), True)}
-        asked |= {"filters": dict(args.filter or ()), **_asked_of_files(args)}
+        asked |= {"filters": dict(args.filter or ()), "video_filters": dict(args.video_filter or ())}
+        asked |= _asked_of_files(args)
         config = load_config_of(args, {section: changes for section, changes in asked.items() if changes})
     args.output = dataset_folder(args.output)
     options = JobOptions(

@@ -59,7 +59,7 @@ class CurateVideos(beam.PTransform):
 
         wanted = sources | "Recall videos" >> RecallVideos(self.output, run_id, versions, self.retry)
         read = wanted | "Read videos" >> ReadVideos()
-        split = read.videos | "Detect shots" >> DetectShots(config.splitting, reels_of(self.output))
+        split = read.videos | "Detect shots" >> DetectShots(config.splitting, reels_of(self.output), gates=config.gates)
         shots = split.videos | "Embed shots" >> EmbedShots(*placed(config.embedder, config))
         events = shots | "Stitch shots" >> StitchShots(config.stitching, functools.partial(embedded, config=config))
         clips = events | "Clips" >> beam.FlatMap(lambda stitched: stitched.clips)

@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transforms.filtering import FILTER_STAGE
 from transforms.measure_columns import MEASURED, MeasureColumn
+from transforms.schemas import FILTER_STAGE
 
 #: The shares of clips whose bounds the summary tells.
 SHARES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)

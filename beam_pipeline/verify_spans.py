@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from transforms.measure_columns import MEASURED
-from transforms.schemas import spares_the_span
+from transforms.schemas import SOURCE_STAGE, spares_the_span
 from transforms.tables import Snapshot
 
 #: Times agree when they are within this of each other.
@@ -29,7 +29,7 @@ class VideoSpans:
 
     Attributes:
       failed: those that a failure lost. costly: dead letters of the video or its spans, neither one teacher's nor a
-        measurement's.
+        measurement's. gated: a rule dropped the video as a whole, before it was split.
     """
 
     accepted: Spans = dataclasses.field(default_factory=list)
@@ -37,6 +37,7 @@ class VideoSpans:
     failed: Spans = dataclasses.field(default_factory=list)
     n_failures: int = 0
     costly: int = 0
+    gated: bool = False
 
     def check_status(self, row: Mapping[str, Any]) -> Iterator[str]:
         video_id, status = row["video_id"], row["status"]
@@ -56,10 +57,16 @@ def group_spans(snapshot: Snapshot) -> dict[str, VideoSpans]:
     """The spans of every committed video, by video_id."""
     videos: dict[str, VideoSpans] = {}
     clips: dict[str, str] = {}
+    gated: set[str] = set()
     for name in ("clips", "rejected"):
-        columns = ["video_id", "start_s", "end_s"] + (["clip_id"] if name == "clips" else [])
+        columns = ["video_id", "start_s", "end_s", "clip_id" if name == "clips" else "stage"]
         for batch in snapshot.scan(name, columns):
             rows = batch.to_pydict()
+            gated.update(
+                video_id
+                for video_id, stage in zip(rows["video_id"], rows.get("stage", ()), strict=False)
+                if stage == SOURCE_STAGE
+            )
             clips.update(dict.fromkeys(rows.get("clip_id", ()), ""))
             for video_id, start_s, end_s in zip(rows["video_id"], rows["start_s"], rows["end_s"], strict=True):
                 video = videos.setdefault(video_id, VideoSpans())
@@ -78,6 +85,8 @@ def group_spans(snapshot: Snapshot) -> dict[str, VideoSpans]:
                 span = (row["start_s"], row["end_s"])
                 if span not in video.failed:
                     video.failed.append(span)
+    for video_id in gated:
+        videos[video_id].gated = True
     return videos
 
 
@@ -94,7 +103,9 @@ def check_tiling(row: Mapping[str, Any], spans: VideoSpans, extent: tuple[float,
         if row["n_shots"]:
             yield f"{video_id}: of its {row['n_shots']} shots no span is left, neither accepted nor rejected nor failed"
         return
-    if not row["n_shots"]:
+    if spans.gated and (len(together) > 1 or row["n_shots"]):
+        yield f"{video_id}: it was dropped as a whole, yet it has {len(together)} spans and {row['n_shots']} shots"
+    if not row["n_shots"] and not spans.gated:
         yield f"{video_id}: it has {len(together)} spans, but n_shots is 0"
     until = together[0][0]
     for start_s, end_s in together:
@@ -105,7 +116,11 @@ def check_tiling(row: Mapping[str, Any], spans: VideoSpans, extent: tuple[float,
         elif start_s < until - TOLERANCE_S:
             yield f"{video_id}: the span {start_s:.3f}-{end_s:.3f} s overlaps the one that ends at {until:.3f} s"
         until = max(until, end_s)
-    if extent and (abs(together[0][0] - extent[0]) > TOLERANCE_S or abs(until - extent[1]) > TOLERANCE_S):
+    if (
+        extent
+        and not spans.gated
+        and (abs(together[0][0] - extent[0]) > TOLERANCE_S or abs(until - extent[1]) > TOLERANCE_S)
+    ):
         yield (
             f"{video_id}: its spans reach from {together[0][0]:.3f} to {until:.3f} s, "
             f"but the splitter found shots from {extent[0]:.3f} to {extent[1]:.3f} s"

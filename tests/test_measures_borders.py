@@ -186,5 +186,5 @@ def test_real_footage_has_the_borders_that_one_sees(tmp_path, shared_dir, name):
 
 def test_the_measure_fills_the_columns_that_it_names(tmp_path):
     view = view_of(tmp_path, framed((0, 46, 640, 314), 0, count=2))
-    assert STEP_S * 2 == view.clip.span.duration_s
+    assert view.clip.span.duration_s == STEP_S * 2
     assert tuple(MEASURE.load()(view)) == MEASURE.columns == borders.MEASURE.columns == ("border_share", "crop")

@@ -20,6 +20,7 @@ from beam_pipeline.config import ConfigError, fingerprint, load_config
 from beam_pipeline.doctor import Check, check_models
 from beam_pipeline.pipeline import CurateVideos
 from beam_pipeline.report import write_report
+from beam_pipeline.report_drawings import short
 from beam_pipeline.runs import RunRecord
 from beam_pipeline.verify import audit
 from model_handlers.base import ElementwiseHandler
@@ -285,8 +286,8 @@ def test_curate_fills_the_column_when_there_are_weights_and_redoes_what_had_none
     curate(write_config(tmp_path, weights))
     assert "1 in: 0 committed, 1 unchanged" in capsys.readouterr().out
     page = pathlib.Path(write_report(str(dataset))).read_text()
-    assert all(f"LPIPS <b>{row['max_running_lpips']:.3f}</b>" in page for row in after)
-    assert "<figcaption>Max Running LPIPS <span>2 clips" in page
+    assert all(f">Max Running LPIPS <b>{short(row['max_running_lpips'])}</b>" in page for row in after)
+    assert "Max Running LPIPS <code>max_running_lpips</code> <span>2 clips" in page
     card = (dataset / "README.md").read_text()
     assert f"| mean Max Running LPIPS | {sum(row['max_running_lpips'] for row in after) / 2:.3f} |" in card
 
@@ -327,7 +328,7 @@ def test_the_run_record_and_the_config_name_the_weights(tmp_path):
 @pytest.mark.parametrize(
     ("measures", "said"),
     [
-        ({"lpip": "x"}, "there is no measure 'lpip'; did you mean 'lpips'? Known: lpips"),
+        ({"lpip": "x"}, "there is no measure 'lpip'; did you mean 'lpips'?"),
         ({"lpips": 3}, "measures.lpips must be a weights file, `hub` or null, not 3"),
         ({"lpips": "/no/where.safetensors"}, "measures.lpips: there are no LPIPS weights at /no/where.safetensors"),
         ({"lpips": "s3://b/w.safetensors"}, "measures.lpips: LPIPS weights are read from a file or from gs://"),

@@ -2,8 +2,8 @@
 
     python -m transforms.decoder LIFELINE MEMORY_LIMIT     # started by transforms.child, never by hand
 
-A request is a JSON line on standard input, `{"task": "split" | "shots" | "clips" | "ping", ...}`; answers are JSON
-lines on what was standard output: `{"frames": n, "time_s": t}` now and then, at last `{"done": ...}` or
+A request is a JSON line on standard input, `{"task": "split" | "shots" | "probe" | "clips" | "ping", ...}`; answers are
+JSON lines on what was standard output: `{"frames": n, "time_s": t}` now and then, at last `{"done": ...}` or
 `{"error": {...}}`.
 """
 
@@ -66,8 +66,10 @@ def _answer(request: dict[str, Any], report: Callable[[int, float], None]) -> An
 
         return answer(request, report)
     from transforms.detection import SplittingConfig, detect_shots
-    from transforms.splitting import split_video
+    from transforms.splitting import probe, split_video
 
+    if request["task"] == "probe":
+        return probe(request["path"])
     path, config, sharing = request["path"], SplittingConfig(**request["config"]), request.get("sharing", 1)
     if request["task"] == "shots":
         return detect_shots(path, config, sharing, report)

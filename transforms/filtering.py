@@ -19,8 +19,7 @@ import apache_beam as beam
 
 from transforms.counting import count
 from transforms.records import Clip, FilteredClip, MeasuredClip, RejectedSpan
-
-FILTER_STAGE = "filter"
+from transforms.schemas import FILTER_STAGE
 
 _DROPPED, _KEPT = "dropped", "kept"
 

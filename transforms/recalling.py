@@ -20,13 +20,12 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
-from transforms.filtering import FILTER_STAGE
 from transforms.measure_columns import BY_NAME
 from transforms.parquet_files import is_delta_table, table_uri
 from transforms.reading import Source
 from transforms.records import Answers, Candidate, DeadLetter, Earlier, EarlierClip, RejectedSpan, Span
 from transforms.rows import costs_the_clip
-from transforms.schemas import TABLES
+from transforms.schemas import FILTER_STAGE, TABLES
 from transforms.scoring import SELECTOR
 from transforms.single_rows import Fingerprints
 from transforms.standing import Standing, rows_by_video

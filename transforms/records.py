@@ -101,6 +101,7 @@ class SplitVideo:
     """A video after its one decode pass: its shots, in order and touching, and the reel they can be seen in.
 
     `damage` says in plain words what could not be decoded, with the span that is missing; None when all was read.
+    `dropped` is the whole of it where a rule of the user's dropped it: it has no shots then, and no reel of its own.
     """
 
     video: Video
@@ -111,6 +112,7 @@ class SplitVideo:
     damage: str | None = None
     damage_span: Span | None = None
     decode_s: float = 0.0
+    dropped: RejectedSpan | None = None
 
     @property
     def known(self) -> Earlier | None:

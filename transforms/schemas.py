@@ -32,6 +32,10 @@ MEASURE_STAGE = "measure"
 #: The stage whose dead letter costs a clip its file: the clip stands, and its video is 'partial'.
 MEDIA_STAGE = "media"
 
+#: The stages of spans that rules of the user's dropped: a clip by its columns, a whole video by what it is.
+FILTER_STAGE = "filter"
+SOURCE_STAGE = "source"
+
 #: What `videos.status` may say.
 STATUSES = ("ok", "partial", "failed")
 

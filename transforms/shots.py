@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import apache_beam as beam
@@ -19,9 +19,11 @@ from transforms.child import DecoderFailed, Limits, decode
 from transforms.copies import check_version, local_copy
 from transforms.counting import count
 from transforms.detection import SplittingConfig
+from transforms.filtering import Rule
+from transforms.gates import dropped
 from transforms.media_errors import MediaError, NotAFile, SourceChanged, source_version
 from transforms.objects import ObjectChanged, StorageError
-from transforms.records import DeadLetter, FailedVideo, SplitVideo, Video
+from transforms.records import DeadLetter, FailedVideo, MediaFacts, SplitVideo, Video
 from transforms.reels import publish_reel, reel_aside, reel_of, standing_reel
 from transforms.splitting import reusable_split, split_of
 
@@ -36,10 +38,13 @@ class SplitVideos(NamedTuple):
     failed: beam.PCollection[FailedVideo]
 
 
-def split_local(video: Video, reels_dir: str, config: SplittingConfig, limits: Limits) -> tuple[SplitVideo, bool]:
+def split_local(
+    video: Video, reels_dir: str, config: SplittingConfig, limits: Limits, gates: Sequence[Rule] = ()
+) -> tuple[SplitVideo, bool]:
     """Split a video on this machine, or take what an earlier run found.
 
-    An object in Cloud Storage is copied to this machine for as long as it is decoded.
+    An object in Cloud Storage is copied to this machine for as long as it is decoded. One that breaks a rule by what it
+    says of itself is not decoded at all.
 
     Returns:
       The split video, and whether its reel was there already.
@@ -53,11 +58,14 @@ def split_local(video: Video, reels_dir: str, config: SplittingConfig, limits: L
     if video.earlier is None or not video.earlier.split_again:
         known = reusable_split(video, reel, config)
         if known is not None:
-            return known, True
+            return _gated(known, gates), True
     with local_copy(video, limits.deadline_s) as path, reel_aside(reel) as aside:
         check_version(video, path)
         request = {"path": path, "reel": aside, "etag": video.etag, "config": dataclasses.asdict(config)}
         version = source_version(path)
+        stated = decode("probe", {"path": path}, limits) if gates else None
+        if stated and (span := dropped(video, MediaFacts(**stated), gates)):
+            return SplitVideo(video, MediaFacts(**stated), (), "", dropped=span), False
         summary = decode("split", request, limits)
         try:
             changed = source_version(path) != version
@@ -67,13 +75,19 @@ def split_local(video: Video, reels_dir: str, config: SplittingConfig, limits: L
             os.unlink(aside)
             raise SourceChanged(f"{path} changed while it was read; run the command again")
         try:
-            return split_of(video, publish_reel(aside, reel, replacing=before), summary), False
+            return _gated(split_of(video, publish_reel(aside, reel, replacing=before), summary), gates), False
         except ObjectChanged as error:
             # Another attempt at this video was faster.
             theirs = reusable_split(video, reel, config)
             if theirs is None:
                 raise StorageError(f"{reel} is being replaced by another writer; try again") from error
-            return theirs, True
+            return _gated(theirs, gates), True
+
+
+def _gated(split: SplitVideo, gates: Sequence[Rule]) -> SplitVideo:
+    """The video without its shots, if what it turned out to be breaks a rule."""
+    span = dropped(split.video, split.media, gates)
+    return dataclasses.replace(split, shots=(), damage=None, damage_span=None, dropped=span) if span else split
 
 
 @dataclasses.dataclass
@@ -86,26 +100,30 @@ class DetectShots(beam.PTransform):
     Attributes:
       reels_dir: reels are written to `reels_dir/<video_id>.arrow`; a directory, or a folder in Cloud Storage.
       limits: what one video may cost.
+      gates: what a video must be to be split; one that breaks a rule comes out without shots, and `dropped`.
     """
 
     config: SplittingConfig
     reels_dir: str
     limits: Limits = dataclasses.field(default_factory=Limits)
+    gates: tuple[Rule, ...] = ()
 
     def __post_init__(self) -> None:
         super().__init__()
 
     def expand(self, videos: beam.PCollection[Video]) -> SplitVideos:
-        split = videos | "Split" >> beam.FlatMap(_split, self.reels_dir, self.config, self.limits).with_outputs(
-            FAILED, main="videos"
-        )
+        split = videos | "Split" >> beam.FlatMap(
+            _split, self.reels_dir, self.config, self.limits, self.gates
+        ).with_outputs(FAILED, main="videos")
         return SplitVideos(split["videos"], split[FAILED])
 
 
-def _split(video: Video, reels_dir: str, config: SplittingConfig, limits: Limits) -> Iterator[Any]:
+def _split(
+    video: Video, reels_dir: str, config: SplittingConfig, limits: Limits, gates: Sequence[Rule]
+) -> Iterator[Any]:
     count(STAGE, in_=1)
     try:
-        split, reused = split_local(video, reels_dir, config, limits)
+        split, reused = split_local(video, reels_dir, config, limits, gates)
     except MediaError as error:
         _count("videos_failed")
         count(STAGE, failed=1)

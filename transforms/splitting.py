@@ -116,6 +116,18 @@ def split_of(video: Video, reel_path: str, summary: dict[str, Any]) -> SplitVide
     )
 
 
+def probe(path: str) -> dict[str, Any] | None:
+    """What a local video says of itself, from its header and its first picture; None if it hides how long it is.
+
+    Raises:
+      MediaError: there is no video to decode.
+    """
+    with open_media(path) as media:
+        next(media.pictures())
+        stated_s = media.stated_end_s()
+        return {**dataclasses.asdict(media.facts()), "duration_s": stated_s} if stated_s else None
+
+
 def reusable_split(video: Video, reel_path: str, config: SplittingConfig) -> SplitVideo | None:
     """What an earlier run found, if its reel is of the same source version and settings; else None."""
     try:

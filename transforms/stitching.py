@@ -216,6 +216,8 @@ def stitch(
         shots = (Span(max(s.shot.start_s, trimmed.start_s), min(s.shot.end_s, trimmed.end_s)) for s in event.shots)
         clips.append(_clip(split, trimmed, tuple(shot for shot in shots if shot.duration_s > 0), fingerprint))
 
+    if split.dropped:
+        rejected.append(split.dropped)
     return StitchedVideo(
         split=split,
         clips=tuple(clips),

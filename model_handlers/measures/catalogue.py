@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from model_handlers import perceptual
+from model_handlers.measures import blur, exposure, motion
 from model_handlers.measures.view import Derived, Measure
 from model_handlers.nearest import nearest
 
 #: Measures that need nothing but the pictures, in the order in which they look.
-PLAIN: tuple[Measure, ...] = ()
+PLAIN: tuple[Measure, ...] = (motion.MEASURE, exposure.MEASURE, blur.MEASURE)
 #: Measures made of the values of others.
 DERIVED: tuple[Derived, ...] = ()
 #: Measures that need to be told something: how each is made of that, and what it measures.
