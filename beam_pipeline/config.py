@@ -14,31 +14,27 @@ import hashlib
 import importlib.resources
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
-from beam_pipeline.choosing import Choice, check_word, choose
-from beam_pipeline.filters import gates_of, rules_of
+from beam_pipeline import sections
+from beam_pipeline.choosing import choose
+from beam_pipeline.filters import gates_of
 from beam_pipeline.placement import Placement
 from beam_pipeline.rules import RULES
+from beam_pipeline.sections import ConfigError
 from model_handlers import catalogue
 from model_handlers.catalogue import Entry
-from model_handlers.measures import catalogue as measures
 from model_handlers.measures.catalogue import Chosen
 from model_handlers.weights import WeightsError
-from transforms.clip_settings import MODES, ClipFileSettings
+from transforms.clip_settings import ClipFileSettings
 from transforms.detection import SplittingConfig
 from transforms.filtering import Rule
-from transforms.measure_columns import BY_NAME
 from transforms.stitching import StitchingConfig
 
 DEFAULT_PROFILE = "lite"
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be meant; the message says which key and what would be right."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +73,7 @@ class Config:
     @property
     def lpips(self) -> str | None:
         """The weights that LPIPS is measured with, if it is."""
-        return _section(self.values, "measures").get("lpips") or None
+        return sections.section(self.values, "measures").get("lpips") or None
 
     @property
     def filters_before(self) -> tuple[Rule, ...]:
@@ -159,7 +155,7 @@ def profile_names() -> list[str]:
 
 def profile_values(name: str) -> dict[str, Any]:
     """A built-in profile as it is written."""
-    _choose("profile", name, profile_names())
+    sections.choose_word("profile", name, profile_names())
     text = (importlib.resources.files("beam_pipeline") / "profiles" / f"{name}.yaml").read_text("utf-8")
     return yaml.safe_load(text)
 
@@ -247,124 +243,40 @@ _KEYS = (
 
 def _build(name: str, values: Mapping[str, Any], commercial_only: bool, complete: bool) -> Config:
     for key in values:
-        _choose("key", key, _KEYS)
-    splitting = dict(_section(values, "splitting"))
+        sections.choose_word("key", key, _KEYS)
+    splitting = dict(sections.section(values, "splitting"))
     rules_name = splitting.pop("rules", "panda70m")
-    _choose("set of splitting rules", rules_name, RULES)
+    sections.choose_word("set of splitting rules", rules_name, RULES)
     rules = RULES[rules_name]
     try:
         embedder, selector = (choose(kind, values.get(kind), complete) for kind in ("embedder", "selector"))
-        placement = _fill(Placement, _section(values, "placement"))
-        teachers = _teachers(values.get("teachers"), complete, placement)
-        chosen, filters = _measures(values)
+        placement = sections.fill(Placement, sections.section(values, "placement"))
+        teachers = sections.teachers(values.get("teachers"), complete, placement)
+        chosen, filters = sections.measured(values)
         weighty = [catalogue.measure(one) for one in chosen.measures if one.model]
-        _check_licences([*(choice.entry for choice in (embedder, *teachers, selector)), *weighty], commercial_only)
+        sections.check_licences(
+            [*(choice.entry for choice in (embedder, *teachers, selector)), *weighty], commercial_only
+        )
         abstain_below = values.get("abstain_below", selector.entry.abstain_below)
         if abstain_below is not None and not (isinstance(abstain_below, int | float) and math.isfinite(abstain_below)):
             raise ConfigError(f"abstain_below must be a number or null, not {abstain_below!r}")
-        stitching = {**_distances(embedder.entry), **rules.events, **_section(values, "stitching")}
+        stitching = {**sections.distances(embedder.entry), **rules.events, **sections.section(values, "stitching")}
         return Config(
             profile=name,
             rules=rules_name,
-            splitting=_fill(SplittingConfig, {**rules.shots, **splitting}),
-            stitching=_fill(StitchingConfig, _complete(stitching, embedder.entry)),
+            splitting=sections.fill(SplittingConfig, {**rules.shots, **splitting}),
+            stitching=sections.fill(StitchingConfig, sections.complete(stitching, embedder.entry)),
             embedder=embedder.entry,
             teachers=tuple(teacher.entry for teacher in teachers),
             selector=selector.entry,
             abstain_below=abstain_below,
             measures=chosen,
             filters=filters,
-            gates=gates_of(_section(values, "video_filters")),
-            write_clips=_clip_files(values.get("write_clips")),
+            gates=gates_of(sections.section(values, "video_filters")),
+            write_clips=sections.clip_files(values.get("write_clips")),
             placement=placement,
             hints=tuple((choice.entry, choice.hints) for choice in (embedder, *teachers, selector) if choice.hints),
             values=values,
         )
     except (ValueError, TypeError, OSError, WeightsError) as error:
-        raise ConfigError(str(error)) from error
-
-
-def _measures(values: Mapping[str, Any]) -> tuple[Chosen, tuple[Rule, ...]]:
-    """What is measured, and the rules: a rule on something that needs nothing to be measured has it measured."""
-    asked, rules = dict(_section(values, "measures")), rules_of(_section(values, "filters"))
-    for rule in rules:
-        if name := measures.measure_of(rule.column):
-            asked[name] = asked.get(name) or True
-    chosen = measures.choose(asked)
-    for rule in rules:
-        if rule.column in BY_NAME and rule.column not in chosen.columns:
-            raise ConfigError(f"filters.{rule.column} needs a measure that fills it; see reelscribe profiles")
-    return chosen, rules
-
-
-def _clip_files(asked: Any) -> ClipFileSettings | None:
-    """Of `write_clips: encode`, or of a mapping with its settings; null and false ask for no files."""
-    if asked is None or asked is False:
-        return None
-    settings = {"mode": asked} if isinstance(asked, str) else asked
-    if not isinstance(settings, Mapping):
-        raise ConfigError(f"write_clips must be copy, encode or a mapping with its settings, not {asked!r}")
-    if "mode" in settings:
-        _choose("mode of write_clips", settings["mode"], MODES)
-    return _fill(ClipFileSettings, settings)
-
-
-def _section(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    section = values.get(name) or {}
-    if not isinstance(section, Mapping):
-        raise ConfigError(f"{name} must be a mapping of keys to values")
-    return section
-
-
-def _teachers(values: Any, complete: bool, placement: Placement) -> list[Choice]:
-    if not isinstance(values, list) or not values:
-        raise ConfigError("teachers must be a list of names or mappings, at least one")
-    teachers = [choose("teacher", value, complete) for value in values]
-    names = [teacher.entry.name for teacher in teachers]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise ConfigError(f"there are two teachers {twice!r}; give each a name: of its own")
-    if placement.teachers == "together" and (own := next((one for one in teachers if one.hints), None)):
-        raise ConfigError(f"{own.entry.name} has workers of its own, but placement: {{teachers: together}}; drop one")
-    return teachers
-
-
-def _check_licences(entries: Sequence[Entry], commercial_only: bool) -> None:
-    told = catalogue.restrictions(entries)
-    if commercial_only and told:
-        raise ConfigError(f"--commercial-only refuses {told}")
-
-
-#: What the stitching rules call the thresholds of an embedder.
-_DISTANCES = {
-    "transition_distance": "transition",
-    "stitch_distance": "stitch",
-    "still_distance": "still",
-    "redundant_distance": "redundant",
-}
-
-
-def _distances(embedder: Entry) -> dict[str, float]:
-    limits = embedder.thresholds
-    return {} if limits is None else {key: getattr(limits, name) for key, name in _DISTANCES.items()}
-
-
-def _complete(stitching: Mapping[str, Any], embedder: Entry) -> Mapping[str, Any]:
-    missing = [key for key in _DISTANCES if key not in stitching]
-    if missing:
-        how = f"reelscribe calibrate finds them; write stitching: {{{': ..., '.join(missing)}: ...}}"
-        raise ConfigError(f"nobody has calibrated the distances of the embedder {embedder.name}: {how}")
-    return stitching
-
-
-def _fill(kind: type, values: Mapping[str, Any]) -> Any:
-    names = [field.name for field in dataclasses.fields(kind)]
-    for key in values:
-        _choose("key", key, names)
-    return kind(**values)
-
-
-def _choose(what: str, name: Any, known: Iterable[str]) -> None:
-    try:
-        check_word(what, name, known)
-    except ValueError as error:
         raise ConfigError(str(error)) from error
