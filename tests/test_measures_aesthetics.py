@@ -126,7 +126,7 @@ def test_tensors_that_make_no_published_head_are_refused_in_one_line(change, mes
 
 def test_a_head_for_another_clip_is_refused_in_one_line(clip, tmp_path):
     head = Published("plain", 768).save(tmp_path / "head.safetensors")
-    with pytest.raises(WeightsError, match="reads vectors of 768 numbers, .* makes 16; set weights: to the CLIP"):
+    with pytest.raises(WeightsError, match=r"reads vectors of 768 numbers, .* makes 16; set weights: to the CLIP"):
         measure(Settings(head, weights=clip)).load()
 
 

@@ -1,4 +1,4 @@
-"""The measure `category`: real pictures by the lite backend, exact arithmetic by two-tower checkpoints, clear refusals."""
+"""The measure `category`: real pictures by the lite backend, exact arithmetic by checkpoints, clear refusals."""
 
 from __future__ import annotations
 
@@ -49,9 +49,7 @@ def mixed(tmp_path_factory):
     return ClipView(clip_of(write_reel(path, list(photographs().values())), 5))
 
 
-@pytest.mark.parametrize(
-    ("picture", "expected"), [("cat", "animals"), ("coffee", "food"), ("temple", "city")]
-)
+@pytest.mark.parametrize(("picture", "expected"), [("cat", "animals"), ("coffee", "food"), ("temple", "city")])
 def test_lite_tells_clear_pictures_by_the_packaged_categories(picture, expected, views):
     told = measure(Settings()).load()(views[picture])
     assert told["category"] == expected

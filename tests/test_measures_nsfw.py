@@ -97,7 +97,11 @@ def test_unsafe_labels_are_known_by_their_words(labels, expected):
 @pytest.mark.parametrize(
     ("labels", "asked", "message"),
     [
-        (["LABEL_0", "LABEL_1"], [], r"none of the labels of w is unsafe by its name \(LABEL_0, LABEL_1\); write unsaf"),
+        (
+            ["LABEL_0", "LABEL_1"],
+            [],
+            r"none of the labels of w is unsafe by its name \(LABEL_0, LABEL_1\); write unsaf",
+        ),
         (["porn", "hentai"], [], r"all of the labels of w is unsafe by its name \(porn, hentai\); write unsafe_labels"),
         (FIVE, ["pron"], "w has no label 'pron'; .*porn"),
         (["nsfw", "sfw"], ["nsfw", "sfw"], "all of the labels"),

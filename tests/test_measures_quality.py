@@ -89,7 +89,7 @@ def test_its_identity_changes_with_the_weights_and_the_frames(tiny):
 def test_missing_weights_and_wrong_settings_are_told(tmp_path):
     with pytest.raises(WeightsError, match="there is no directory"):
         measure(Settings(weights=str(tmp_path / "none")))
-    with pytest.raises(ValueError, match="frames must be a whole number from 1 up, not 1.5"):
+    with pytest.raises(ValueError, match=r"frames must be a whole number from 1 up, not 1\.5"):
         Settings(frames=1.5)
     with pytest.raises(ValueError, match="weights must be a text, not None"):
         Settings(weights=None)

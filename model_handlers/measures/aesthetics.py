@@ -30,11 +30,12 @@ PUBLISHED = {
     "sa_0_4_vit_b_32_linear.pth": "c7b14cead230694acc7b9447974d3cad78003c72da032e402a303b6c2429e85f",
     "sa_0_4_vit_b_16_linear.pth": "8ad3923d7ecf019df20ecd2ab5542a3075fbba0278d239c0371345f3d7fcbde0",
     "sac+logos+ava1-l14-linearMSE.pth": "21dd590f3ccdc646f0d53120778b296013b096a035a2718c9cb0d511bff0f1e0",
+    "ava+logos-l14-linearMSE.pth": "390a3aafaf3b37d57148f9b22f30556de38343064b7d915acfa80d3812b4c9ff",
     "ava+logos-l14-reluMSE.pth": "0af3254c651d55b7ea851429c20f26ec880bb0169805a4df85b814bd7966f3e4",
 }
 #: Where the linear layers of the published sequences stand, and whether a ReLU stands between them: dropout, which
 #: does nothing here, and ReLU take numbers of the sequence too.
-SEQUENCES = {(0, 2, 4, 6, 7): False, (0, 3, 6, 9, 11): True}
+SEQUENCES: dict[tuple[int, ...], bool] = {(0, 2, 4, 6, 7): False, (0, 3, 6, 9, 11): True}
 _KEY = re.compile(r"layers\.(\d+)\.(weight|bias)")
 
 
@@ -145,15 +146,16 @@ def read_head(path: str) -> Head:
 
 def head_of(tensors: Mapping[str, np.ndarray], path: str) -> Head:
     """The head that these tensors make, by their published names; `WeightsError` unless they make one."""
-    if tensors.keys() == {"weight", "bias"}:
-        places, named = ("",), {("", kind): tensors[kind] for kind in ("weight", "bias")}
+    places: tuple[str, ...] = ("",)
+    if alone := tensors.keys() == {"weight", "bias"}:
+        named = {("", kind): tensors[kind] for kind in ("weight", "bias")}
     else:
         found = {key: _KEY.fullmatch(key) for key in tensors}
         if stranger := next((key for key, match in found.items() if match is None), ""):
             raise WeightsError(f"{path} is no aesthetic head: nobody knows its {stranger}")
         named = {(match[1], match[2]): tensors[key] for key, match in found.items() if match}
         places = tuple(sorted({place for place, _ in named}, key=int))
-    relu = SEQUENCES.get(tuple(int(place or 0) for place in places), False if places == ("",) else None)
+    relu = False if alone else SEQUENCES.get(tuple(int(place) for place in places))
     if relu is None or len(named) != 2 * len(places):
         raise WeightsError(f"{path} is no aesthetic head: its layers are {', '.join(sorted(tensors)) or 'none'}")
     layers = tuple((named[place, "weight"], named[place, "bias"]) for place in places)

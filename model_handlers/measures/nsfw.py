@@ -34,8 +34,10 @@ KNOWN = {FALCONSAI: "e94a3846fa68ed43dbf7426a16b2be2ae0e2e1f8"}
 
 #: Words by which a label is known to be unsafe, and those that turn it into its opposite.
 UNSAFE = frozenset(
-    ["nsfw", "unsafe", "porn", "pornography", "pornographic", "hentai", "sexy", "sexual", "erotic", "erotica"]
-    + ["explicit", "hardcore", "nude", "nudity", "naked", "adult"]
+    [
+        *("nsfw", "unsafe", "porn", "pornography", "pornographic", "hentai", "sexy", "sexual", "erotic", "erotica"),
+        *("explicit", "hardcore", "nude", "nudity", "naked", "adult"),
+    ]
 )
 OPPOSITE = frozenset(["not", "non", "no", "without", "safe"])
 
