@@ -143,7 +143,7 @@ class Transcriber:
             now = window[:full]
             if not len(now):
                 break
-            parsed = self._hear(now, language, last and len(window) <= full)
+            parsed = self._hear(now, language, last)
             found += [
                 Spoken(round(begin_s + start_s, 3), round(begin_s + end_s, 3), text)
                 for start_s, end_s, tokens in parsed.spoken

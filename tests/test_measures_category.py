@@ -212,6 +212,11 @@ def test_frames_of_one_clip_are_computed_once_for_all_measures_of_the_same_weigh
     assert towers._seen.get((mixed.reel.key, 2)) is kept[2]
     assert again[[0, 3]].tolist() == [first[2].tolist()] * 2
     assert again[1].tolist() == first[1].tolist()
+    # Each row has its own frame's vector, whatever came before it.
+    for row, vector in zip([2, 1, 3], again, strict=False):
+        (alone,) = towers.see_frames(mixed.reel.frames([row]))
+        assert np.abs(vector - alone).max() < 1e-5
+    assert np.abs(again[0] - again[1]).max() > 1e-2
     assert len(towers._seen) >= 4
 
 
