@@ -10,16 +10,73 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from model_handlers import perceptual
-from model_handlers.measures import blur, exposure, motion
+from model_handlers.measures import aesthetics, blur, category, exposure, motion, nsfw, quality, two_towers
 from model_handlers.measures.view import Derived, Measure
 from model_handlers.nearest import nearest
+
+
+def _category(asked: Any) -> Measure:
+    settings = _settings("category", category.Settings, asked)
+    return _with_weights(category.measure(settings), settings.weights)
+
+
+def _quality(asked: Any) -> Measure:
+    settings = _settings("quality", quality.Settings, asked)
+    return _with_weights(quality.measure(settings), settings.weights)
+
+
+def _aesthetic(asked: Any) -> Measure:
+    settings = _settings("aesthetic", aesthetics.Settings, {"head": asked} if isinstance(asked, str) else asked)
+    return _with_weights(aesthetics.measure(settings), settings.weights)
+
+
+def _nsfw(asked: Any) -> Measure:
+    settings = _settings("nsfw", nsfw.Settings, asked)
+    return _with_weights(nsfw.measure(settings), settings.weights)
+
+
+def _settings(name: str, kind: type, asked: Any) -> Any:
+    """Settings of a measure, of what a configuration says: true for those it has, or a mapping that changes some."""
+    said = {} if asked is True else asked
+    if not isinstance(said, Mapping):
+        raise ValueError(f"measures.{name} must be true, false or a mapping with its settings, not {asked!r}")
+    known = [field.name for field in dataclasses.fields(kind)]
+    if wrong := [key for key in said if key not in known]:
+        raise ValueError(f"there is no key of measures.{name} {wrong[0]!r}; {nearest(wrong[0], known)}")
+    required = [field.name for field in dataclasses.fields(kind) if field.default is dataclasses.MISSING]
+    if absent := [key for key in required if key not in said]:
+        raise ValueError(f"measures.{name} needs {absent[0]}: write {name}: {{{absent[0]}: ...}}")
+    return kind(**said)
+
+
+def _with_weights(measure: Measure, weights: str) -> Measure:
+    """The measure with what is known of its weights' licence."""
+    licence = LICENCES.get(weights, "unknown")
+    unknown = "nothing says what the licence of its weights allows"
+    restricted = "" if weights in LICENCES or not weights else unknown
+    return dataclasses.replace(measure, model=weights, licence=licence if weights else "", restricted=restricted)
+
+
+#: What the licences of weights that measures use unasked are.
+LICENCES = {two_towers.CLIP_VIT_L: "MIT", nsfw.FALCONSAI: "Apache-2.0"}
 
 #: Measures that need nothing but the pictures, in the order in which they look.
 PLAIN: tuple[Measure, ...] = (motion.MEASURE, exposure.MEASURE, blur.MEASURE)
 #: Measures made of the values of others.
 DERIVED: tuple[Derived, ...] = ()
-#: Measures that need to be told something: how each is made of that, and what it measures.
-ASKED: Mapping[str, tuple[Callable[[Any], Measure], str]] = {"lpips": (perceptual.lpips_measure, perceptual.SUMMARY)}
+#: Measures that can be told something: how each is made of that, and what it measures.
+ASKED: Mapping[str, tuple[Callable[[Any], Measure], str]] = {
+    "category": (_category, "the likeliest of some labels, by the lite models or by CLIP"),
+    "quality": (_quality, "technical quality by CLIP-IQA; downloads CLIP, or weights: names it"),
+    "aesthetic": (_aesthetic, "a LAION aesthetic predictor over CLIP; head: names its file"),
+    "nsfw": (
+        _nsfw,
+        "whether a picture is not safe for work, by an image classifier; downloads it, or weights: names it",
+    ),
+    "lpips": (perceptual.lpips_measure, perceptual.SUMMARY),
+}
+#: Those of them that need no weights but what is installed.
+_WITHOUT_WEIGHTS = ("category",)
 
 _PLAIN = {one.name: one for one in PLAIN}
 _DERIVED = {one.name: one for one in DERIVED}
@@ -50,15 +107,15 @@ def choose(asked: Mapping[str, Any]) -> Chosen:
     """The measures that are asked for.
 
     Args:
-      asked: by name, what they need to be told; true for those that need nothing. Null and false ask for none. `all`
-        asks for every one that needs nothing.
+      asked: by name, what they are told; true where nothing is to be told. Null and false ask for none. `all` asks for
+        every one that needs no weights but what is installed.
 
     Raises:
       ValueError: one cannot be meant; the message names the nearest right word. WeightsError: no such weights.
     """
     wanted = {name: value for name, value in asked.items() if value is not None and value is not False}
     if wanted.pop("all", None):
-        wanted = {**dict.fromkeys((*_PLAIN, *_DERIVED), True), **wanted}
+        wanted = {**dict.fromkeys((*_PLAIN, *_DERIVED, *_WITHOUT_WEIGHTS), True), **wanted}
     for name in wanted:
         if name not in SUMMARIES:
             raise ValueError(f"there is no measure {name!r}; {nearest(name, sorted(SUMMARIES))}")
@@ -76,4 +133,5 @@ def choose(asked: Mapping[str, Any]) -> Chosen:
 def measure_of(column: str) -> str | None:
     """The measure that fills a column, of those that need nothing."""
     filled = {name: one.name for one in PLAIN for name in one.columns} | {one.column: one.name for one in DERIVED}
+    filled |= dict.fromkeys(("category", "category_score"), "category")
     return filled.get(column)
