@@ -62,7 +62,7 @@ MEASURED: tuple[MeasureColumn, ...] = (
     MeasureColumn("camera_motion", pa.float32(), "Camera motion", f"what of it the camera does, {_SPEED}", 0.0),
     MeasureColumn("subject_motion", pa.float32(), "Subject motion", f"what moves by itself, {_SPEED}", 0.0),
     _share("brightness", "Brightness", "mean luma, 0 black to 1 white"),
-    _share("contrast", "Contrast", "standard deviation of luma over its greatest possible one"),
+    _share("contrast", "Contrast", "standard deviation of luma, at most 0.5"),
     _share("underexposed", "Underexposed", "share of the picture that is crushed to black"),
     _share("overexposed", "Overexposed", "share of the picture that is blown to white"),
     _share("blur", "Blur", "0 sharp to 1 blurred (Crete et al. 2007)"),

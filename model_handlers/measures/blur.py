@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from model_handlers.measures.content import inside
+from model_handlers.measures.content import inside, size_at
 from model_handlers.measures.view import ClipView, Measure
 
 #: Short side at which pictures are compared, whatever their own: a blur is a share of the picture, not of its pixels.
@@ -54,11 +54,9 @@ def blur_of(frame: np.ndarray) -> float | None:
     """The blur effect of a frame, uint8 RGB (height, width, 3), at the size at which frames are compared."""
     import cv2
 
-    height, width = frame.shape[:2]
-    scale = SHORT_SIDE / min(height, width)
-    size = (max(FILTER, round(width * scale)), max(FILTER, round(height * scale)))
     luma = cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY)
-    resized = cv2.resize(luma, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    shrinks = min(luma.shape) > SHORT_SIDE
+    resized = cv2.resize(luma, size_at(luma, SHORT_SIDE), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
     return blur_of_luma(resized.astype(np.float32) / 255)
 
 

@@ -1,6 +1,6 @@
 """Letterbox, pillarbox and windowbox: how much of the picture they take, and where the content stands.
 
-MEASURE.load()(view)     # {"border_share": 0.25, "crop": {"x": 0, "y": 90, "width": 1280, "height": 540}}
+MEASURE.load()(view)     # {"border_share": 0.25, "crop": [0, 90, 1280, 540]}
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from model_handlers.measures.content import SLACK, Box, content_box
 from model_handlers.measures.view import ClipView, Measure
 
 
-def crop_of(box: Box, width: int, height: int) -> dict[str, int]:
-    """The content box in pixels of the source as displayed, as FFmpeg's crop=width:height:x:y takes it.
+def crop_of(box: Box, width: int, height: int) -> list[int]:
+    """The content box in pixels of the source as displayed: [x, y, width, height], for FFmpeg's crop=width:height:x:y.
 
     Sides with a bar are rounded inwards, so that no line of the bar stays, and to even numbers, as encoders of 4:2:0
     want them; a side without one stays as it is.
     """
     left, right = _inwards(box.left, box.right, width)
     top, bottom = _inwards(box.top, box.bottom, height)
-    return {"x": left, "y": top, "width": right - left, "height": bottom - top}
+    return [left, top, right - left, bottom - top]
 
 
 def _inwards(first: float, last: float, length: int) -> tuple[int, int]:

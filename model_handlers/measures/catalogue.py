@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from model_handlers import perceptual
-from model_handlers.measures import aesthetics, blur, category, exposure, motion, nsfw, quality, two_towers
+from model_handlers.measures import aesthetics, blur, borders, category, exposure, motion, nsfw, quality, two_towers
 from model_handlers.measures.view import Derived, Measure
 from model_handlers.nearest import nearest
 
@@ -61,7 +61,7 @@ def _with_weights(measure: Measure, weights: str) -> Measure:
 LICENCES = {two_towers.CLIP_VIT_L: "MIT", nsfw.FALCONSAI: "Apache-2.0"}
 
 #: Measures that need nothing but the pictures, in the order in which they look.
-PLAIN: tuple[Measure, ...] = (motion.MEASURE, exposure.MEASURE, blur.MEASURE)
+PLAIN: tuple[Measure, ...] = (borders.MEASURE, motion.MEASURE, exposure.MEASURE, blur.MEASURE)
 #: Measures made of the values of others.
 DERIVED: tuple[Derived, ...] = ()
 #: Measures that can be told something: how each is made of that, and what it measures.
@@ -71,7 +71,7 @@ ASKED: Mapping[str, tuple[Callable[[Any], Measure], str]] = {
     "aesthetic": (_aesthetic, "a LAION aesthetic predictor over CLIP; head: names its file"),
     "nsfw": (
         _nsfw,
-        "whether a picture is not safe for work, by an image classifier; downloads it, or weights: names it",
+        "how unsafe for work its worst frame is, by a classifier; downloads it, or weights: names it",
     ),
     "lpips": (perceptual.lpips_measure, perceptual.SUMMARY),
 }

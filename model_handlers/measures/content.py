@@ -1,10 +1,10 @@
 """The content box of a clip: the picture without the flat bars that were put round it.
 
 box = content_box(view)              # found once a view, whoever asks
-pictures = inside(view, 8)           # frames cut to it
+pictures = inside(view)              # frames cut to it
 
-A bar is flat, stands in all frames alike, reaches the side of the frame, and ends in a straight edge: within a few lines
-most of the picture's width changes. Dark scenes and white backgrounds end gradually, along whatever stands before them.
+A bar is flat, stands in all frames alike, reaches the side of the frame, and ends in a straight edge: within a few
+pixels most of a line changes. Dark scenes and white backgrounds end gradually, along whatever stands before them.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ FADES = 0.4
 PLAIN_SHARE = 0.5
 #: No bar is thinner than this many pixels of the reel, nor wider than this share of the frame.
 MIN_WIDTH, MAX_SHARE = 2, 0.45
+#: A picture is measured with its long side at most so many times its usual short one, and no side below this (pixels).
+MAX_ELONGATION, MIN_SIDE = 8, 16
 #: How far an edge that was found may be off, in pixels, before one more is given up for it.
 SLACK = 0.1
 
@@ -63,6 +65,13 @@ class Box:
 
 
 WHOLE = Box()
+
+
+def size_at(frame: np.ndarray, short_side: int) -> tuple[int, int]:
+    """Width and height of a frame whose short side is so long; of a very elongated one the long side is bounded."""
+    height, width = frame.shape[:2]
+    scale = min(short_side / min(height, width), MAX_ELONGATION * short_side / max(height, width))
+    return max(MIN_SIDE, round(width * scale)), max(MIN_SIDE, round(height * scale))
 
 
 def _whole(edge: float) -> int:
@@ -105,12 +114,15 @@ def find_box(frames: Sequence[np.ndarray]) -> Box:
     columns = _extent(level.reshape(-1, width))
     # The bars above and below are looked for between those at the sides and the other way round, as in a windowbox.
     for _ in range(2):
-        within = slice(_whole(columns[0] / THIN), max(1, columns[1] // THIN))
-        top, bottom = bars(upright[:, within].reshape(-1, height))
-        within = slice(_whole(top / THIN), max(1, int(height - bottom) // THIN))
-        left, right = bars(level[:, within].reshape(-1, width))
+        top, bottom = bars(upright[:, _thinned(*columns)].reshape(-1, height))
+        left, right = bars(level[:, _thinned(top, height - bottom)].reshape(-1, width))
         columns = _whole(left), width - _whole(right)
     return Box(left / width, top / height, 1 - right / width, 1 - bottom / height)
+
+
+def _thinned(first: float, last: float) -> slice:
+    start = int(first) // THIN
+    return slice(start, max(start + 1, int(last) // THIN))
 
 
 def bars(lines: np.ndarray) -> tuple[float, float]:

@@ -2,9 +2,10 @@
 
 MEASURE.load()(view)     # {"motion": 0.09, "camera_motion": 0.08, "subject_motion": 0.02}
 
-All in short sides of the picture per second. Dense inverse search (Kroeger et al., "Fast optical flow using dense inverse
-search", ECCV 2016) finds where each pixel went; the camera is the one similarity (shift, turn, zoom) that most of them
-follow (RANSAC), the subject is what is left.
+All in short sides of the picture per second. Dense inverse search (Kroeger et al., "Fast optical flow using dense
+inverse search", ECCV 2016) finds where each pixel went; the camera is the one similarity (shift, turn, zoom) that most
+of them follow (RANSAC), the subject is what is left. A camera that comes nearer moves near things more than far ones:
+of that parallax, too, the part that no similarity explains counts for the subject.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from model_handlers.frames import exactly
-from model_handlers.measures.content import WHOLE, Box, content_box
+from model_handlers.measures.content import WHOLE, Box, content_box, size_at
 from model_handlers.measures.view import ClipView, Measure
 
 #: Pairs of frames that are compared, evenly over the clip; one in so many is left out as an outlier.
 PAIRS, OUTLIERS = 8, 8
-#: Frames that are nearer to each other (seconds), as in the reel of a short shot, differ by less than the flow can tell.
+#: Frames that are nearer to each other (seconds), as in a short shot's reel, differ by less than the flow can tell.
 GAP_S = 0.25
 #: Short side of the pictures between which the flow is found.
 SHORT_SIDE = 112
@@ -37,8 +38,8 @@ ERROR = 0.35
 #: one that begins there differs.
 UNEXPLAINED, FAR = 4.0, 4.0
 
-#: Below this speed (short sides a second, mean over the picture) nothing but the camera moves, and below that the camera
-#: hardly does. Chosen on every second Panda-70M clip, of which the authors label 8 % so; see docs/measures.md.
+#: Below the first (short sides a second) nothing but the camera moves, and below the second the camera hardly does.
+#: Chosen by eye on Panda-70M clips, of which the authors label 8 % as still, and checked on other footage.
 STILL, TINY = 0.0015, 0.02
 
 
@@ -52,10 +53,17 @@ class Moves:
 
 
 def grey_of(jpeg: bytes) -> np.ndarray:
-    """A reel's frame as grey, (height, width), at half its size: that much less to decode."""
+    """A reel's frame as grey, (height, width), at half its size: a fifth of what a whole frame in colour costs.
+
+    Raises:
+      ValueError: it is no picture.
+    """
     import cv2
 
-    return cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_2)
+    grey = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_2)
+    if grey is None:
+        raise ValueError("a frame of the reel is no picture; run curate again to split the video anew")
+    return grey
 
 
 def small(grey: np.ndarray, box: Box = WHOLE) -> np.ndarray:
@@ -63,9 +71,7 @@ def small(grey: np.ndarray, box: Box = WHOLE) -> np.ndarray:
     import cv2
 
     content = box.cut(grey)
-    height, width = content.shape
-    scale = SHORT_SIDE / min(height, width)
-    return cv2.resize(content, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA)
+    return cv2.resize(content, size_at(content, SHORT_SIDE), interpolation=cv2.INTER_AREA)
 
 
 def flow_between(before: np.ndarray, after: np.ndarray) -> np.ndarray:
@@ -76,18 +82,18 @@ def flow_between(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """
     import cv2
 
-    search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-    found = search.calc(before, after, None)
+    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    found = search.calc(before, after, np.zeros((*before.shape, 2), np.float32))
     left = _unexplained(before, after, found)
     if left < UNEXPLAINED:
         return found
     # A fast pan is beyond the search unless it is told where to begin.
     window = cv2.createHanningWindow((before.shape[1], before.shape[0]), cv2.CV_32F)
-    shift, _ = cv2.phaseCorrelate(before.astype(np.float32), after.astype(np.float32), window)
-    if np.hypot(*shift) < FAR:
+    (right, down), _ = cv2.phaseCorrelate(before.astype(np.float32), after.astype(np.float32), window)
+    if np.hypot(right, down) < FAR:
         return found
     begin = np.empty_like(found)
-    begin[...] = shift
+    begin[...] = (right, down)
     other = search.calc(before, after, begin)
     return other if _unexplained(before, after, other) < left else found
 
@@ -145,7 +151,7 @@ def _slope(grey: np.ndarray) -> np.ndarray:
     import cv2
 
     across, along = (cv2.Sobel(grey, cv2.CV_32F, *order, scale=0.125) for order in ((1, 0), (0, 1)))
-    return cv2.boxFilter(cv2.absdiff(across, 0.0) + cv2.absdiff(along, 0.0), -1, (9, 9))
+    return cv2.boxFilter(np.abs(across) + np.abs(along), -1, (9, 9))
 
 
 def mean_speed(moves: Sequence[Moves], seconds: Sequence[float]) -> dict[str, float | None]:
