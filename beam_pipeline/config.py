@@ -22,6 +22,7 @@ import yaml
 from beam_pipeline import sections
 from beam_pipeline.choosing import choose
 from beam_pipeline.filters import gates_of
+from beam_pipeline.hygiene import HygieneSettings, hygiene_settings
 from beam_pipeline.placement import Placement
 from beam_pipeline.rules import RULES
 from beam_pipeline.sections import ConfigError
@@ -49,6 +50,7 @@ class Config:
       abstain_below: the selector abstains when its best score is lower; None: never.
       measures: what is measured of each clip.
       filters: the rules that a clip must keep to. gates: those that a video must keep to, to be split.
+      hygiene: what is done to the chosen captions; None: nothing.
       write_clips: how each clip gets a file of its own; None: it gets none.
       placement: where the models stand. hints: resource hints of single models. Neither changes a row.
       values: what it was built of, as a file would say it.
@@ -65,6 +67,7 @@ class Config:
     measures: Chosen = dataclasses.field(default_factory=Chosen)
     filters: tuple[Rule, ...] = ()
     gates: tuple[Rule, ...] = ()
+    hygiene: HygieneSettings | None = None
     write_clips: ClipFileSettings | None = None
     placement: Placement = dataclasses.field(default_factory=Placement)
     hints: tuple[tuple[Entry, Mapping[str, str]], ...] = ()
@@ -89,7 +92,8 @@ class Config:
     def models(self) -> tuple[Entry, ...]:
         """Every model that a job loads, in the order of the recipe."""
         measures = [catalogue.measure(one) for one in self.measures.measures if one.model]
-        return (self.embedder, *measures, *self.teachers, self.selector)
+        readers = self.hygiene.models if self.hygiene else ()
+        return (self.embedder, *measures, *self.teachers, self.selector, *readers)
 
     def fingerprints(self, etag: str, text_version: str) -> dict[str, str]:
         """What a video's rows depend on, stage by stage; a stage's fingerprint changes when any before it does.
@@ -106,7 +110,8 @@ class Config:
         rules = [["filter", dataclasses.astuple(rule)] for rule in self.filters]
         rules += [["gate", dataclasses.astuple(rule)] for rule in self.gates]
         files = [["clip_file", self.write_clips.identity]] if self.write_clips else []
-        more = [*measured, *derived, *rules, *files]
+        cleaning = [["hygiene", self.hygiene.identity]] if self.hygiene else []
+        more = [*measured, *derived, *rules, *cleaning, *files]
         select = fingerprint(captions, self.selector.identity, self.abstain_below, *more)
         return {"split": split, "embed": embed, "captions": captions, "select": select}
 
@@ -135,6 +140,7 @@ class Config:
             "measures": {one.name: {"fingerprint": one.fingerprint} for one in self.measures.measures},
             "filters": [dataclasses.asdict(rule) for rule in self.filters],
             "video_filters": [dataclasses.asdict(rule) for rule in self.gates],
+            "hygiene": self.values.get("hygiene") or {},
             "write_clips": dataclasses.asdict(self.write_clips) if self.write_clips else None,
             "fingerprint": self.fingerprint(),
             "values": dict(self.values),
@@ -236,6 +242,7 @@ _KEYS = (
     "measures",
     "filters",
     "video_filters",
+    "hygiene",
     "write_clips",
     "placement",
 )
@@ -254,9 +261,10 @@ def _build(name: str, values: Mapping[str, Any], commercial_only: bool, complete
         teachers = sections.teachers(values.get("teachers"), complete, placement)
         chosen, filters = sections.measured(values)
         weighty = [catalogue.measure(one) for one in chosen.measures if one.model]
-        sections.check_licences(
-            [*(choice.entry for choice in (embedder, *teachers, selector)), *weighty], commercial_only
-        )
+        hygiene = hygiene_settings(values.get("hygiene"))
+        readers = hygiene.models if hygiene else ()
+        entries = [choice.entry for choice in (embedder, *teachers, selector)]
+        sections.check_licences([*entries, *weighty, *readers], commercial_only)
         abstain_below = values.get("abstain_below", selector.entry.abstain_below)
         if abstain_below is not None and not (isinstance(abstain_below, int | float) and math.isfinite(abstain_below)):
             raise ConfigError(f"abstain_below must be a number or null, not {abstain_below!r}")
@@ -272,6 +280,7 @@ def _build(name: str, values: Mapping[str, Any], commercial_only: bool, complete
             abstain_below=abstain_below,
             measures=chosen,
             filters=filters,
+            hygiene=hygiene,
             gates=gates_of(sections.section(values, "video_filters")),
             write_clips=sections.clip_files(values.get("write_clips")),
             placement=placement,

@@ -43,6 +43,8 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "clip_file": "the clip's own file, by its path in the dataset; null if none was asked for or made",
         "made_with": "fingerprints of the selector (select) and of each measure, for reruns",
         **_MEASURED,
+        "caption_language": "ISO 639-1 code of the caption's language; null if it can't be told or was not asked",
+        "harmful_text": "whether a harmful word stands in caption, title or subtitles; null if it was not asked",
     },
     "videos": {
         "": "One row a source video: what became of it.",

@@ -17,11 +17,13 @@ import apache_beam as beam
 from apache_beam.ml.inference.base import ModelHandler
 
 from beam_pipeline.config import Config, fingerprint
+from beam_pipeline.hygiene import hygiene_of
 from model_handlers.catalogue import Entry
 from model_handlers.measures.measurer import Measurer
 from model_handlers.resident import ResidentHandler
 from model_handlers.taking_turns import TakeTurns
 from transforms.captioning import CaptionClips, Teacher, Together
+from transforms.cleaning import CleanCaptions, Hygiene
 from transforms.clip_writing import WriteClips
 from transforms.committing import CommitVideos
 from transforms.embedding import EmbedShots
@@ -66,6 +68,8 @@ class CurateVideos(beam.PTransform):
         measured, kept, dropped = looked_at(clips, config)
         captioned = kept | "Caption clips" >> CaptionClips(*teachers_of(config))
         judged = captioned | "Judge captions" >> JudgeCaptions(*selector_of(config))
+        if config.hygiene:
+            judged = judged | "Clean captions" >> CleanCaptions(cleaning_of(config))
 
         verdicts = (judged, *dropped) | "Verdicts" >> beam.Flatten()
         assembled = AssembleVideos(run_id, versions, config.filters_after, config.write_clips is not None)
@@ -113,6 +117,13 @@ def measuring_of(config: Config) -> list[Measuring]:
 def selector_of(config: Config) -> tuple[ModelHandler, Mapping[str, str], float | None, str]:
     """The selector of a configuration, with what `JudgeCaptions` wants to know."""
     return *placed(config.selector, config), config.abstain_below, fingerprint(config.selector.identity)
+
+
+def cleaning_of(config: Config) -> Hygiene:
+    """What is done to the chosen captions of a configuration."""
+    assert config.hygiene is not None
+    made_with = fingerprint(config.hygiene.identity)
+    return hygiene_of(config.hygiene, functools.partial(placed, config=config), made_with)
 
 
 def fingerprints_of(video: Source | Video, config: Config) -> dict[str, str]:

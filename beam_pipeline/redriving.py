@@ -35,7 +35,7 @@ from transforms.tombstones import taken_down
 _log = logging.getLogger(__name__)
 
 #: What of a video that failed can be done once more without its source.
-_OF_THE_REEL = frozenset(["caption", "score", "select", "measure"])
+_OF_THE_REEL = frozenset(["caption", "score", "select", "measure", "clean"])
 
 
 @dataclasses.dataclass(frozen=True)

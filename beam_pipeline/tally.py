@@ -18,7 +18,13 @@ from transforms.counting import STAGES as FLOW
 from transforms.rows import COUNTS
 
 #: The stage that a model's handler belongs to, by the place of its step in the recipe.
-STAGES = {"Embed shots": "embed", "Measure clips": "measure", "Caption clips": "caption", "Judge captions": "score"}
+STAGES = {
+    "Embed shots": "embed",
+    "Measure clips": "measure",
+    "Caption clips": "caption",
+    "Judge captions": "score",
+    "Clean captions": "clean",
+}
 
 #: What a stage tells beside `in`, `out`, `failed` and `seconds`, in the order of the recipe.
 FLOWS: Mapping[str, tuple[str, ...]] = {
@@ -30,11 +36,12 @@ FLOWS: Mapping[str, tuple[str, ...]] = {
     "measure": ("reused",),
     "filter": ("rejected",),
     "score": ("reused",),
+    "clean": (),
     "media": ("reused",),
     "commit": ("repeated", "superseded"),
 }
 #: Stages that a configuration may leave out.
-_OPTIONAL = frozenset(["measure", "filter", "media"])
+_OPTIONAL = frozenset(["measure", "filter", "clean", "media"])
 ALWAYS = ("in", "out", "failed")
 OF_A_TEACHER = ("asked", "captions", "failed", "not_applicable", "reused")
 

@@ -52,6 +52,8 @@ def clip_row(video_id: str, run_id: str, start_s: float, end_s: float, caption: 
         "clip_file": None,
         "made_with": None,
         **measured_row({}),
+        "caption_language": None,
+        "harmful_text": None,
     }
 
 

@@ -65,6 +65,8 @@ def clip(video_id: str, start_s: float, end_s: float, candidates: list[Row], **m
         "clip_file": None,
         "made_with": None,
         **measured_row({}),
+        "caption_language": None,
+        "harmful_text": None,
     } | more
 
 

@@ -80,6 +80,8 @@ def test_a_clip_is_an_example_with_a_feature_a_column(dataset, tmp_path):
         "made_with/name": [],
         "made_with/fingerprint": [],
         **{column.name: [] for column in MEASURED},
+        "caption_language": [],
+        "harmful_text": [],
     }
     assert found["plain-30000125-30009500"]["start_ms"] == [30000125]
     assert found[f"{DASHED}-9500-12000"]["abstained"] == [1]

@@ -100,6 +100,8 @@ def test_a_clip_becomes_the_row_that_the_contract_names():
             "clip_file": None,
             "made_with": [{"name": "select", "fingerprint": "s"}],
             **measured_row({}),
+            "caption_language": None,
+            "harmful_text": None,
         },
     )
     assert rows_to_table(rows.clips, CLIPS).num_rows == 1

@@ -41,7 +41,7 @@ MEASURED = (
 CONTRACT = {
     "clips": "clip_id video_id uri title start_s end_s duration_s timestamp width height fps caption teacher "
     "matching_score margin abstained captions subtitles embedding shots run_id fingerprint schema_version "
-    f"max_running_lpips clip_file made_with {MEASURED}",
+    f"max_running_lpips clip_file made_with {MEASURED} caption_language harmful_text",
     "videos": "video_id uri title description size_bytes etag duration_s width height fps codec n_shots n_clips "
     "n_rejected n_failures status fingerprints run_id",
     "rejected": "video_id start_s end_s stage reason value threshold run_id "
@@ -64,7 +64,7 @@ def test_types_are_those_of_the_contract():
     assert (types["start_s"], types["width"], types["margin"]) == (pa.float64(), pa.int32(), pa.float32())
     assert FAILURES.field("failed_at").type == pa.timestamp("us", "UTC")
     assert VIDEOS.field("size_bytes").type == pa.int64()
-    added = ["made_with", *MEASURED.split()]
+    added = ["made_with", *MEASURED.split(), "caption_language", "harmful_text"]
     nullable = ["title", "matching_score", "margin", "subtitles", "max_running_lpips", "clip_file", *added]
     assert [field.name for field in CLIPS if field.nullable] == nullable
     of_a_clip = ["clip_id", "shots", "embedding", "captions", "made_with", "max_running_lpips", *MEASURED.split()]
@@ -159,7 +159,7 @@ def released(tmp_path):
 
 def test_a_dataset_from_before_a_column_was_added_reads_with_nulls_and_verifies(released):
     version = DeltaTable(table_uri(released, "clips")).version()
-    assert earlier_schemas("clips") == [pa.schema(list(CLIPS)[:-left_out]) for left_out in range(1, 25)]
+    assert earlier_schemas("clips") == [pa.schema(list(CLIPS)[:-left_out]) for left_out in range(1, 27)]
     clips = read_table(released, "clips")
     assert clips.schema.equals(CLIPS)
     assert clips["max_running_lpips"].to_pylist() == [None] * 5

@@ -99,6 +99,8 @@ def _clip(number: int) -> dict:
         "clip_file": None,
         "made_with": None,
         **measured_row({}),
+        "caption_language": None,
+        "harmful_text": None,
     }
 
 

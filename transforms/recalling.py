@@ -43,7 +43,8 @@ class Retry:
     """Which dead letters are worked on again; what is None counts as any.
 
     Attributes:
-      stages: 'read', 'split', 'embed', 'caption', 'score', 'measure', 'select', 'media'; 'run' stopped a whole job.
+      stages: 'read', 'split', 'embed', 'caption', 'score', 'measure', 'select', 'clean', 'media', or 'run', which
+        stopped a whole job.
       classes: of their errors.
       failed_before: at this time or earlier.
       attempts_below: tried less often than this so far.

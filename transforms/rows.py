@@ -17,6 +17,7 @@ import apache_beam as beam
 from apache_beam.metrics import Metrics
 
 from transforms import measuring
+from transforms.cleaning import CleanedClip
 from transforms.filtering import Rule, first_broken, rejected_by
 from transforms.joining import JoinByCount, Joined, Part, Whole
 from transforms.records import (
@@ -62,9 +63,13 @@ def damage_letter(split: SplitVideo) -> DeadLetter:
     return failure.letter("split", video.video_id, video.uri, span=split.damage_span)
 
 
+#: What became of a clip.
+Verdict = JudgedClip | CleanedClip | FilteredClip
+
+
 def video_rows(
     stitched: StitchedVideo,
-    verdicts: Iterable[JudgedClip | FilteredClip],
+    verdicts: Iterable[Verdict],
     run_id: str,
     fingerprints: Fingerprints,
     measured: Iterable[MeasuredClip] | None = None,
@@ -84,7 +89,7 @@ def video_rows(
       writes_files: clip files are written next; what earlier runs failed to write travels on to there.
     """
     split, video = stitched.split, stitched.split.video
-    by_clip = {_clip_of(found).clip_id: found for found in verdicts}
+    by_clip = {clip_of(found).clip_id: found for found in verdicts}
     by_measure = None if measured is None else {found.clip.clip_id: found for found in measured}
     clips: list[dict[str, Any]] = []
     rejected = [rejected_row(row, run_id) for row in stitched.rejected]
@@ -103,13 +108,15 @@ def video_rows(
         if isinstance(found, FilteredClip):
             rejected.append(rejected_row(found.rejected, run_id, dropped_clip(found, embedding, own)))
             continue
-        letters += found.dead_letters
-        if found.chosen is None:
-            lost[clip.clip_id] = ClipSoFar(clip, embedding, found.captioned.candidates)
+        cleaned = found if isinstance(found, CleanedClip) else CleanedClip(found)
+        judged = cleaned.judged
+        letters += (*judged.dead_letters, *cleaned.dead_letters)
+        if judged.chosen is None:
+            lost[clip.clip_id] = ClipSoFar(clip, embedding, judged.captioned.candidates)
             continue
-        row = clip_row(found, embedding, run_id, fingerprints["select"], own)
+        row = clip_row(cleaned, embedding, run_id, fingerprints["select"], own)
         if broken := first_broken(rules, row):
-            rejected.append(rejected_row(rejected_by(clip, broken), run_id, judged_clip(found, embedding, own)))
+            rejected.append(rejected_row(rejected_by(clip, broken), run_id, judged_clip(judged, embedding, own)))
         else:
             clips.append(row)
     retried: list[DeadLetter] = []
@@ -146,8 +153,11 @@ def video_rows(
     )
 
 
-def _clip_of(verdict: JudgedClip | FilteredClip) -> Clip:
-    return verdict.clip if isinstance(verdict, FilteredClip) else verdict.captioned.clip
+def clip_of(verdict: Verdict) -> Clip:
+    """The clip that it is about."""
+    if isinstance(verdict, FilteredClip):
+        return verdict.clip
+    return (verdict.judged if isinstance(verdict, CleanedClip) else verdict).captioned.clip
 
 
 def failed_video_rows(failed: FailedVideo, run_id: str, fingerprints: Fingerprints) -> VideoRows:
@@ -182,8 +192,9 @@ def _kept(letters: Iterable[DeadLetter], video: Video) -> list[DeadLetter]:
 class AssembleVideos(beam.PTransform):
     """Bring each video's clips together, with what became and was measured of them, and make its rows.
 
-    PCollections of StitchedVideo, of what became of each clip (JudgedClip, or FilteredClip from where rules drop some
-    before), and, if clips are measured, MeasuredClip in; one VideoRows out a stitched video; bounded or unbounded.
+    PCollections of StitchedVideo, of what became of each clip (JudgedClip or CleanedClip, or FilteredClip where a rule
+    dropped it before), and, if clips are measured, MeasuredClip in; one VideoRows out a stitched video; bounded or
+    unbounded.
 
     Args:
       run_id: goes into every row.
@@ -201,7 +212,7 @@ class AssembleVideos(beam.PTransform):
         stitched, verdicts, *measured = parts
         kinds = 1 + len(measured)
         wholes = stitched | "Wholes" >> beam.Map(lambda whole: (_key(whole.split.video), Whole(whole)))
-        clips = verdicts | "Parts" >> beam.Map(lambda found: (_key(_clip_of(found)), Part(found)))
+        clips = verdicts | "Parts" >> beam.Map(lambda found: (_key(clip_of(found)), Part(found)))
         numbers = [one | "Measured" >> beam.Map(lambda found: (_key(found.clip), Part(found))) for one in measured]
         keyed = (wholes, clips, *numbers) | beam.Flatten()
         joined = keyed | "Join" >> JoinByCount("clips", lambda video: kinds * len(video.clips))
@@ -221,7 +232,7 @@ def _assemble(
     measures: bool,
     how: Mapping[str, Any],
 ) -> VideoRows:
-    verdicts = [part for part in joined.parts if isinstance(part, JudgedClip | FilteredClip)]
+    verdicts = [part for part in joined.parts if isinstance(part, Verdict)]
     measured = [part for part in joined.parts if isinstance(part, MeasuredClip)] if measures else None
     made_with = fingerprints(joined.whole.split.video)
     return video_rows(joined.whole, verdicts, run_id, made_with, measured, **how)

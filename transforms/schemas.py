@@ -29,6 +29,10 @@ SAFE_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 #: The stage whose dead letter costs a clip one number, as one that names a teacher costs it one caption.
 MEASURE_STAGE = "measure"
 
+#: The stage whose dead letter costs a clip what was to be done to its caption: the teacher's own words stand. It is
+#: also what that is called among what a clip was made with.
+CLEAN_STAGE = "clean"
+
 #: The stage whose dead letter costs a clip its file: the clip stands, and its video is 'partial'.
 MEDIA_STAGE = "media"
 
@@ -100,8 +104,11 @@ CLIPS = _schema(
         ("clip_file", pa.string()),
         ("made_with", _MADE_WITH),
         *((column.name, column.kind) for column in MEASURED[1:]),
+        ("caption_language", pa.string()),
+        ("harmful_text", pa.bool_()),
     ],
-    nullable=frozenset({"title", "matching_score", "margin", "subtitles", "clip_file", "made_with", *BY_NAME}),
+    nullable=frozenset({"title", "matching_score", "margin", "subtitles", "clip_file", "made_with", *BY_NAME})
+    | {"caption_language", "harmful_text"},
 )
 
 VIDEOS = _schema(
@@ -172,7 +179,7 @@ TABLES: Mapping[str, pa.Schema] = {"clips": CLIPS, "rejected": REJECTED, "failur
 
 #: Columns that came after the first release, in order; files from before end without some of them.
 ADDED: Mapping[str, tuple[str, ...]] = {
-    "clips": ("max_running_lpips", "clip_file", "made_with", *list(BY_NAME)[1:]),
+    "clips": ("max_running_lpips", "clip_file", "made_with", *list(BY_NAME)[1:], "caption_language", "harmful_text"),
     "rejected": tuple(name for name, _ in _CLIP_SO_FAR),
     "failures": ("fingerprint", "shots", "embedding", "captions"),
 }
@@ -198,8 +205,8 @@ def earlier_schemas(name: str) -> list[pa.Schema]:
 
 
 def spares_the_span(stage: str, teacher: str | None) -> bool:
-    """Whether a dead letter costs no part of its video: it is of one teacher's caption, or of a measurement."""
-    return teacher is not None or stage == MEASURE_STAGE
+    """Whether a dead letter costs no part of its video: of one teacher's caption, a measurement, or a cleaning."""
+    return teacher is not None or stage in (MEASURE_STAGE, CLEAN_STAGE)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from transforms.cleaning import CleanedClip
 from transforms.measure_columns import measured_row
 from transforms.records import (
     Candidate,
@@ -22,7 +23,7 @@ from transforms.records import (
     Vector,
     Video,
 )
-from transforms.schemas import SCHEMA_VERSION
+from transforms.schemas import CLEAN_STAGE, SCHEMA_VERSION
 from transforms.scoring import SELECTOR
 from transforms.timecodes import timecode
 
@@ -48,9 +49,10 @@ class ClipSoFar:
 
 
 def clip_row(
-    judged: JudgedClip, embedding: Vector, run_id: str, fingerprint: str, measured: MeasuredClip | None = None
+    cleaned: CleanedClip, embedding: Vector, run_id: str, fingerprint: str, measured: MeasuredClip | None = None
 ) -> dict[str, Any]:
-    """The `clips` row of a clip whose caption was chosen."""
+    """The `clips` row of a clip whose caption was chosen; `captions` has what teachers said, cleaned or not."""
+    judged = cleaned.judged
     clip, captioned = judged.captioned.clip, judged.captioned
     assert judged.chosen is not None, "a failed clip has no row"
     best = captioned.candidates[judged.chosen]
@@ -66,7 +68,7 @@ def clip_row(
         "width": clip.media.width,
         "height": clip.media.height,
         "fps": clip.media.fps,
-        "caption": best.text,
+        "caption": cleaned.caption or best.text,
         "teacher": best.teacher,
         "matching_score": judged.scores[judged.chosen],
         "margin": judged.margin,
@@ -79,14 +81,16 @@ def clip_row(
         "fingerprint": fingerprint,
         "schema_version": SCHEMA_VERSION,
         "clip_file": None,
-        "made_with": _made_with(judged, measured),
+        "made_with": _made_with(judged, measured, cleaned.made_with),
         **measured_row(measured.values if measured else {}),
+        "caption_language": cleaned.language,
+        "harmful_text": cleaned.harmful,
     }
 
 
-def _made_with(judged: JudgedClip, measured: MeasuredClip | None) -> list[dict[str, str]]:
-    by_name = {**(measured.made_with if measured else {}), **({SELECTOR: judged.made_with} if judged.made_with else {})}
-    return _named(by_name)
+def _made_with(judged: JudgedClip, measured: MeasuredClip | None, cleaning: str = "") -> list[dict[str, str]]:
+    by_name = {**(measured.made_with if measured else {}), SELECTOR: judged.made_with, CLEAN_STAGE: cleaning}
+    return _named({name: fingerprint for name, fingerprint in by_name.items() if fingerprint})
 
 
 def _named(made_with: Mapping[str, str]) -> list[dict[str, str]]:
