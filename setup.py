@@ -63,6 +63,8 @@ EXTRAS = {
     "gcp": [f"apache-beam[gcp]>={BEAM},<3", "google-cloud-storage>=3.0"],
     # A watch's numbers for Prometheus (--metrics-port).
     "metrics": ["prometheus-client>=0.20"],
+    # Text hygiene of captions: lists of harmful words, and the detector of languages, each with its model inside.
+    "hygiene": ["badwords-py>=3.0,<4; python_version < '3.14'", "py3langid>=0.4,<0.5"],
     # `reelscribe export` to WebDataset and TFRecord; the CSV needs nothing.
     "export": ["webdataset>=1.0,<2", "google-crc32c>=1.5", "protobuf>=4.25"],
     # Builds and submits the job graph, without a model: what a Flex Template's launcher image holds.

@@ -39,6 +39,10 @@ EXTRA_OF = dict.fromkeys(
     "webdataset": "export",
     "google_crc32c": "export",
     "google.protobuf": "export",
+    "badwords": "hygiene",
+    "py3langid": "hygiene",
+    "onnxruntime": "ocr",
+    "rapidocr": "ocr",
 }
 
 

@@ -51,6 +51,7 @@ class Config:
       measures: what is measured of each clip.
       filters: the rules that a clip must keep to. gates: those that a video must keep to, to be split.
       hygiene: what is done to the chosen captions; None: nothing.
+      duplicates: the distance below which clips of different videos count as duplicates; None: nobody looks.
       write_clips: how each clip gets a file of its own; None: it gets none.
       placement: where the models stand. hints: resource hints of single models. Neither changes a row.
       values: what it was built of, as a file would say it.
@@ -68,6 +69,7 @@ class Config:
     filters: tuple[Rule, ...] = ()
     gates: tuple[Rule, ...] = ()
     hygiene: HygieneSettings | None = None
+    duplicates: float | None = None
     write_clips: ClipFileSettings | None = None
     placement: Placement = dataclasses.field(default_factory=Placement)
     hints: tuple[tuple[Entry, Mapping[str, str]], ...] = ()
@@ -141,6 +143,7 @@ class Config:
             "filters": [dataclasses.asdict(rule) for rule in self.filters],
             "video_filters": [dataclasses.asdict(rule) for rule in self.gates],
             "hygiene": self.values.get("hygiene") or {},
+            "duplicates": self.duplicates,
             "write_clips": dataclasses.asdict(self.write_clips) if self.write_clips else None,
             "fingerprint": self.fingerprint(),
             "values": dict(self.values),
@@ -243,6 +246,7 @@ _KEYS = (
     "filters",
     "video_filters",
     "hygiene",
+    "duplicates",
     "write_clips",
     "placement",
 )
@@ -281,6 +285,7 @@ def _build(name: str, values: Mapping[str, Any], commercial_only: bool, complete
             measures=chosen,
             filters=filters,
             hygiene=hygiene,
+            duplicates=sections.duplicates(values.get("duplicates"), embedder.entry),
             gates=gates_of(sections.section(values, "video_filters")),
             write_clips=sections.clip_files(values.get("write_clips")),
             placement=placement,

@@ -45,6 +45,8 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         **_MEASURED,
         "caption_language": "ISO 639-1 code of the caption's language; null if it can't be told or was not asked",
         "harmful_text": "whether a harmful word stands in caption, title or subtitles; null if it was not asked",
+        "duplicate_of": "the clip of another video that stands for it; null if it stands itself, or nobody looked",
+        "duplicate_distance": "Euclidean, between their embeddings",
     },
     "videos": {
         "": "One row a source video: what became of it.",
@@ -66,6 +68,8 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "status": "ok, partial (a part was lost) or failed",
         "fingerprints": "of the source's version and each stage's configuration, for reruns",
         "run_id": _RUN,
+        "content_hash": "SHA-256 of the file; null unless another one is as large, or if it could not be read",
+        "duplicate_of": "the video whose file has the same content and stands for it",
     },
     "rejected": {
         "": "One row a span that a rule dropped: with the clips and the failed spans they tile each video.",

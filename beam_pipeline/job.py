@@ -24,6 +24,7 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions,
 from beam_pipeline import logs, score_statistics
 from beam_pipeline.config import Config
 from beam_pipeline.datasetcard import write_card
+from beam_pipeline.duplicates import clear_marks, duplicates_of, made_by
 from beam_pipeline.pipeline import CurateVideos
 from beam_pipeline.runs import RunRecord, new_run_id
 from beam_pipeline.tally import Tally
@@ -205,6 +206,8 @@ class Job:
         began = time.monotonic()
         if not self.options.keep_reels:
             drop_reels(self.output)
+        if status == "done":
+            self._mark_duplicates()
         finalise(self.output)
         if status == "done":
             # Of a run that was cut short the next one finds what it has written.
@@ -228,6 +231,19 @@ class Job:
         if not (self.config.measures.columns or self.config.filters):
             return ()
         return tuple(score_statistics.describe(score_statistics.gather(functools.partial(read_table, self.output))))
+
+    def _mark_duplicates(self) -> None:
+        """Decide anew what is a duplicate; where nobody asked for it, see that no mark names what is gone."""
+        config, began = self.config, time.monotonic()
+        if config.duplicates is None:
+            clear_marks(self.output)
+            return
+        marker = duplicates_of(self.output, config.duplicates, tuple(config.embedder.identity))
+        marked = marker.mark(made_by(config, self.output))
+        self.tally.seconds["duplicates"] += time.monotonic() - began
+        self.tally.counts["duplicate clips"] = marked.duplicate_clips
+        self.tally.counts["duplicate videos"] = marked.duplicate_videos
+        _log.info("%s", marked.describe())
 
     def note(self, status: str) -> dict[str, str]:
         """Write down how the run ended, and return what became of every input."""
@@ -318,6 +334,9 @@ def describe(summary: Summary) -> list[str]:
         found = {name.removeprefix(prefix): n for name, n in sorted(counts.items()) if name.startswith(prefix)}
         told = ", ".join(f"{n} {name}" for name, n in found.items()) or "none"
         lines.append(f"{title:9} {told}")
+    if "duplicate clips" in counts:
+        told = f"{counts['duplicate clips']} clips, {counts['duplicate videos']} videos"
+        lines.append(f"duplicates {told} of the whole dataset are marked")
     if summary.seconds:
         told = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in summary.seconds.items())
         lines.append(f"seconds   {told}; {summary.wall_s:.1f} by the clock")

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 COMMERCIAL = "refuse models whose licence restricts what their captions may be used for"
 DETECTORS = "content, adaptive, hash, histogram or transnet"
 WRITE_CLIPS = "write each clip to a file of its own, below DIR/media: copy the stream where that is exact, or encode"
+DEDUPE = "mark clips that look like those of other videos, and copies of videos (the embedder's own threshold)"
 FILTER = "keep clips whose COLUMN is MIN..MAX, A,B or !A,B, like blur=..0.6; the others go to rejected; repeatable"
 VIDEO_FILTER = "likewise of whole videos, before they are split, like height=480.. or duration_s=..7200; repeatable"
 FAST = "decode without the codec's loop filter: quicker, but a cut may be missed or moved"
@@ -110,6 +111,7 @@ def _dataset_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _clip_files(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--write-clips", choices=MODES, help=WRITE_CLIPS)
+    parser.add_argument("--dedupe", action="store_true", help=DEDUPE)
 
 
 def _measures(parser: argparse.ArgumentParser) -> None:
@@ -139,8 +141,10 @@ def _config_arguments(parser: argparse.ArgumentParser, default: str) -> None:
 
 
 def _asked_of_files(args: argparse.Namespace) -> dict[str, Any]:
-    """What --write-clips changes of a configuration."""
-    return {"write_clips": {"mode": args.write_clips}} if args.write_clips else {}
+    """What --write-clips and --dedupe change of a configuration."""
+    files = {"write_clips": {"mode": args.write_clips}} if args.write_clips else {}
+    # A threshold that the configuration names stays.
+    return {**files, "duplicates": {}} if args.dedupe else files
 
 
 def stages(text: str) -> list[str]:
@@ -318,8 +322,8 @@ def _prepared(
         given = {key: value for key, value in flags.items() if value}
         asked = {"splitting": given, "measures": dict.fromkeys(args.measure or (), True)}
         asked |= {"filters": dict(args.filter or ()), "video_filters": dict(args.video_filter or ())}
-        asked |= _asked_of_files(args)
-        config = load_config_of(args, {section: changes for section, changes in asked.items() if changes})
+        changes = {section: values for section, values in asked.items() if values}
+        config = load_config_of(args, {**changes, **_asked_of_files(args)})
     args.output = dataset_folder(args.output)
     options = JobOptions(
         chunk_videos=getattr(args, "chunk_videos", JobOptions.chunk_videos),

@@ -17,6 +17,7 @@ from model_handlers.catalogue import Entry
 from model_handlers.measures import catalogue as known_measures
 from model_handlers.measures.catalogue import Chosen
 from transforms.clip_settings import MODES, ClipFileSettings
+from transforms.duplicates import check_threshold
 from transforms.filtering import Rule
 from transforms.measure_columns import BY_NAME
 
@@ -48,6 +49,24 @@ def clip_files(asked: Any) -> ClipFileSettings | None:
     if "mode" in settings:
         choose_word("mode of write_clips", settings["mode"], MODES)
     return fill(ClipFileSettings, settings)
+
+
+def duplicates(asked: Any, embedder: Entry) -> float | None:
+    """Of `duplicates: true`, or of a mapping with a threshold if any; null and false ask for nothing."""
+    if asked is None or asked is False:
+        return None
+    settings = {} if asked is True else asked
+    if not isinstance(settings, Mapping):
+        raise ConfigError(f"duplicates must be true, false or {{threshold: NUMBER}}, not {asked!r}")
+    for key in settings:
+        choose_word("key of duplicates", key, ["threshold"])
+    threshold = settings.get("threshold", embedder.thresholds.duplicate if embedder.thresholds else None)
+    if threshold is None:
+        raise ConfigError(
+            f"nobody has measured how near duplicates are for the embedder {embedder.name}: "
+            "benchmarks/duplicates.py does; write duplicates: {threshold: ...}"
+        )
+    return check_threshold(threshold)
 
 
 def section(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:

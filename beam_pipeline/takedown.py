@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from beam_pipeline.datasetcard import write_card
+from beam_pipeline.duplicates import clear_marks
 from beam_pipeline.runs import new_run_id, now, record_path, write_record
 from beam_pipeline.takedown_records import Words, read_records, strike_out, uris_in_records
 from beam_pipeline.usage import UsageError, dataset_folder
@@ -188,6 +189,7 @@ def _remove(dataset_dir: str, remains: _Remains, video_ids: frozenset[str]) -> N
             forget(path)
     for name in TABLES:
         drop_videos(dataset_dir, name, video_ids)
+    clear_marks(dataset_dir)
     finalise(dataset_dir)
     forget_history(dataset_dir)
     write_card(dataset_dir)

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from beam_pipeline.duplicates import check_duplicates
 from beam_pipeline.verify_media import check_media
 from beam_pipeline.verify_runs import (
     RunRecord,
@@ -119,6 +120,7 @@ class _Auditor:
         yield from self._leftovers()
         spans = group_spans(self._snapshot)
         yield from self._clips()
+        yield from check_duplicates(self._snapshot, self._counts, orderly=self._orderly)
         yield from check_media(self._dir, self._snapshot, self._counts, orderly=self._orderly)
         yield from self._videos(videos, spans, needing_reels(runs))
         yield from check_runs(runs, {row["video_id"]: row for row in _brief(videos)})

@@ -32,12 +32,14 @@ class Thresholds:
     stitch: neighbours at most this far apart belong to one event (paper: 0.6).
     still: an event whose first and last frame are nearer than this does not move (paper: 0.15).
     redundant: an event whose mean is within this of an earlier one repeats it (paper: 0.3).
+    duplicate: clips of different videos that are nearer show the same footage; None: nobody has measured it.
     """
 
     transition: float
     stitch: float
     still: float
     redundant: float
+    duplicate: float | None = None
 
 
 #: The paper's, for ImageBind (METHOD 1); its image encoder is CLIP ViT-H/14, frozen.
@@ -178,7 +180,8 @@ EMBEDDERS: dict[str, Entry] = {
         summary="1280-d pooled features of an ImageNet network; knows objects better than people and places",
         factory=functools.partial(embedders.EfficientNetEmbedder, "efficientnet-lite0"),
         # By benchmarks/calibrate_embedder.py --embedder efficientnet-lite0; the table stands in docs/calibration.md.
-        thresholds=Thresholds(transition=1.09, stitch=0.88, still=0.30, redundant=0.63),
+        # That for duplicates by benchmarks/duplicates.py, see docs/duplicates.md.
+        thresholds=Thresholds(transition=1.09, stitch=0.88, still=0.30, redundant=0.63, duplicate=0.4),
     ),
 }
 

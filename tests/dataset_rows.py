@@ -54,6 +54,8 @@ def clip_row(video_id: str, run_id: str, start_s: float, end_s: float, caption: 
         **measured_row({}),
         "caption_language": None,
         "harmful_text": None,
+        "duplicate_of": None,
+        "duplicate_distance": None,
     }
 
 
@@ -162,6 +164,8 @@ def whole(
         "status": "ok",
         "fingerprints": {"split": "s", "embed": "e", "captions": "c", "select": "l"},
         "run_id": run_id,
+        "content_hash": None,
+        "duplicate_of": None,
     }
     assert columns.keys() <= video.keys()
     return VideoRows(video_id, {**video, **columns}, tuple(clips), tuple(rejected), tuple(failures))

@@ -67,6 +67,8 @@ def clip(video_id: str, start_s: float, end_s: float, candidates: list[Row], **m
         **measured_row({}),
         "caption_language": None,
         "harmful_text": None,
+        "duplicate_of": None,
+        "duplicate_distance": None,
     } | more
 
 
@@ -127,6 +129,8 @@ def video(video_id: str, duration_s: float | None, status: str = "ok", **more: A
         "status": status,
         "fingerprints": {"split": "a", "embed": "b", "captions": "c", "select": "d"},
         "run_id": RUN,
+        "content_hash": None,
+        "duplicate_of": None,
     } | more
 
 

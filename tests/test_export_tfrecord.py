@@ -82,6 +82,8 @@ def test_a_clip_is_an_example_with_a_feature_a_column(dataset, tmp_path):
         **{column.name: [] for column in MEASURED},
         "caption_language": [],
         "harmful_text": [],
+        "duplicate_of": [],
+        "duplicate_distance": [],
     }
     assert found["plain-30000125-30009500"]["start_ms"] == [30000125]
     assert found[f"{DASHED}-9500-12000"]["abstained"] == [1]

@@ -102,6 +102,8 @@ def test_a_clip_becomes_the_row_that_the_contract_names():
             **measured_row({}),
             "caption_language": None,
             "harmful_text": None,
+            "duplicate_of": None,
+            "duplicate_distance": None,
         },
     )
     assert rows_to_table(rows.clips, CLIPS).num_rows == 1
@@ -129,6 +131,8 @@ def test_a_videos_row_counts_what_came_of_it():
         "status": "ok",
         "fingerprints": FINGERPRINTS,
         "run_id": "run",
+        "content_hash": None,
+        "duplicate_of": None,
     }
     assert rows.rejected == (
         {

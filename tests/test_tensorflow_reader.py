@@ -101,6 +101,8 @@ def _clip(number: int) -> dict:
         **measured_row({}),
         "caption_language": None,
         "harmful_text": None,
+        "duplicate_of": None,
+        "duplicate_distance": None,
     }
 
 

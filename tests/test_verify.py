@@ -66,10 +66,11 @@ def test_a_sound_dataset_has_no_breach_and_is_counted(tmp_path):
     found = audit(tmp_path)
     assert found.breaches == []
     assert found.counts == {
+        "duplicate_clips": 0, "duplicate_videos": 0,
         "clips": 3, "failures": 3, "reels": 2, "rejected": 4, "runs": 1, "stray_files": 0, "taken_down": 0,
         "uncommitted": 0, "videos": 3, "videos_failed": 1, "videos_ok": 1, "videos_partial": 1,
     }  # fmt: skip
-    assert found.describe().splitlines()[0::12] == ["clips                3", "no breach"]
+    assert found.describe().splitlines()[0::14] == ["clips                3", "no breach"]
 
 
 def test_there_is_nothing_to_verify_where_there_is_no_dataset(tmp_path):

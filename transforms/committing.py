@@ -166,7 +166,8 @@ class Committer:
         again = re.fullmatch(f"{re.escape(rows.run_id)}(?:--([0-9]+))?", before.run_id)
         if not again:
             return rows
-        standing = rows_to_table([before.video], VIDEOS)
+        # Marks of duplicates come later than the rows, from a pass over the whole dataset.
+        standing = rows_to_table([{**before.video, "content_hash": None, "duplicate_of": None}], VIDEOS)
         if standing.equals(rows_to_table([{**rows.video, "run_id": before.run_id}], VIDEOS)):
             return None
         anew = rows.in_run(f"{rows.run_id}--{int(again[1] or 1) + 1}")

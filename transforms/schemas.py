@@ -106,9 +106,11 @@ CLIPS = _schema(
         *((column.name, column.kind) for column in MEASURED[1:]),
         ("caption_language", pa.string()),
         ("harmful_text", pa.bool_()),
+        ("duplicate_of", pa.string()),
+        ("duplicate_distance", pa.float32()),
     ],
     nullable=frozenset({"title", "matching_score", "margin", "subtitles", "clip_file", "made_with", *BY_NAME})
-    | {"caption_language", "harmful_text"},
+    | {"caption_language", "harmful_text", "duplicate_of", "duplicate_distance"},
 )
 
 VIDEOS = _schema(
@@ -131,8 +133,11 @@ VIDEOS = _schema(
         ("status", pa.string()),
         ("fingerprints", pa.struct([(stage, pa.string()) for stage in ("split", "embed", "captions", "select")])),
         ("run_id", pa.string()),
+        ("content_hash", pa.string()),
+        ("duplicate_of", pa.string()),
     ],
-    nullable=frozenset({"title", "description", "duration_s", "width", "height", "fps", "codec"}),
+    nullable=frozenset({"title", "description", "duration_s", "width", "height", "fps", "codec"})
+    | {"content_hash", "duplicate_of"},
 )
 
 REJECTED = _schema(
@@ -179,7 +184,11 @@ TABLES: Mapping[str, pa.Schema] = {"clips": CLIPS, "rejected": REJECTED, "failur
 
 #: Columns that came after the first release, in order; files from before end without some of them.
 ADDED: Mapping[str, tuple[str, ...]] = {
-    "clips": ("max_running_lpips", "clip_file", "made_with", *list(BY_NAME)[1:], "caption_language", "harmful_text"),
+    "clips": (
+        *("max_running_lpips", "clip_file", "made_with", *list(BY_NAME)[1:]),
+        *("caption_language", "harmful_text", "duplicate_of", "duplicate_distance"),
+    ),
+    "videos": ("content_hash", "duplicate_of"),
     "rejected": tuple(name for name, _ in _CLIP_SO_FAR),
     "failures": ("fingerprint", "shots", "embedding", "captions"),
 }

@@ -85,6 +85,9 @@ def clip_row(
         **measured_row(measured.values if measured else {}),
         "caption_language": cleaned.language,
         "harmful_text": cleaned.harmful,
+        # Decided over the whole dataset, when its videos stand (see `transforms.duplicates`).
+        "duplicate_of": None,
+        "duplicate_distance": None,
     }
 
 
@@ -186,4 +189,6 @@ def source_columns(video: Video, run_id: str, fingerprints: Fingerprints) -> dic
         "etag": video.etag,
         "fingerprints": dict(fingerprints),
         "run_id": run_id,
+        "content_hash": None,
+        "duplicate_of": None,
     }
