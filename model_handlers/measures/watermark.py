@@ -1,4 +1,4 @@
-"""A mark on the picture: a logo or a watermark that stays where it is through the whole video, while the picture changes.
+"""A mark on the picture: a logo or a watermark that stays through the whole video while the picture changes.
 
     MEASURE.load()(view)             # {"watermark": 0.93}; the same for all clips of a video
 
@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from model_handlers.frames import OpenReel, Recent
-from model_handlers.measures.view import ClipView, Look, Measure
+from model_handlers.measures.view import ClipView, Measure
 
 #: Frames over the whole video; fewer than `FEWEST` say nothing.
 FRAMES, FEWEST = 32, 6
