@@ -174,8 +174,8 @@ def load_detector() -> Detector:
         height, width = frame.shape[:2]
         scale = SHORT_SIDE / min(height, width)
         size = [max(MULTIPLE, round(side * scale / MULTIPLE) * MULTIPLE) for side in (width, height)]
-        small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)[..., ::-1] / np.float32(255)
-        taught = (small - np.float32(MEANS)) / np.float32(DEVIATIONS)
+        small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)[..., ::-1] / 255
+        taught = ((small - MEANS) / DEVIATIONS).astype(np.float32)
         maps = session.run(None, {name: np.ascontiguousarray(taught.transpose(2, 0, 1)[None])})[0]
         return lines_of(maps[0, 0], (height, width))
 

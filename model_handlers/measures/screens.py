@@ -49,14 +49,13 @@ class Side:
 
     Attributes:
       covered: the share of its length where a border is. inside, outside, both: the share where something changes
-        within the rectangle, without, and on both sides. flat: whether there is but one colour outside.
+        within the rectangle, without, and on both sides.
     """
 
     covered: float
     inside: float
     outside: float
     both: float
-    flat: bool
 
 
 class Seams:
@@ -90,23 +89,29 @@ class Seams:
         inner = [place + 1 for place in found if APART <= place + 1 <= there.shape[axis] - APART]
         return sorted({0, there.shape[axis], *inner})
 
-    def side(self, axis: int, place: int, low: int, high: int, inward: int) -> Side:
+    def side(self, axis: int, place: int, low: int, high: int, inward: int) -> Side | None:
         """The border before row (axis 0) or column (1) `place`, from `low` to `high` on the other axis.
 
         Args:
           inward: 1 where the rectangle lies after it, -1 where before.
+
+        Returns:
+          None where too little of it is a border, or there is but one colour outside: a letterbox.
         """
         there = self._there[axis] if axis == 0 else self._there[axis].T
         changes = self._changes if axis == 0 else self._changes.T
         stack = self.stack if axis == 0 else self.stack.transpose(0, 2, 1)
-        covered = there[max(0, place - 2) : place + 1, low:high].any(axis=0).mean()
+        covered = float(there[max(0, place - 2) : place + 1, low:high].any(axis=0).mean())
+        if covered < COVERED:
+            return None
         # The column or two at the border itself are mixed from both sides.
         after, before = np.s_[place + 1 : place + 1 + BESIDE], np.s_[max(0, place - 1 - BESIDE) : max(1, place - 1)]
         within, without = (after, before) if inward > 0 else (before, after)
         inside, outside = (changes[part, low:high].mean(axis=0) >= CHANGES for part in (within, without))
         strip = stack[:, without, low:high]
-        flat = bool(np.median(strip.reshape(len(strip), -1).std(axis=1)) < FLAT)
-        return Side(float(covered), float(inside.mean()), float(outside.mean()), float((inside & outside).mean()), flat)
+        if np.median(strip.reshape(len(strip), -1).std(axis=1)) < FLAT:
+            return None
+        return Side(covered, float(inside.mean()), float(outside.mean()), float((inside & outside).mean()))
 
 
 def _steps(frame: np.ndarray) -> np.ndarray:
@@ -134,7 +139,7 @@ def screen_in_screen(frames: Sequence[np.ndarray]) -> float:
         itertools.combinations(rows, 2), itertools.combinations(columns, 2)
     ):
         if SMALLEST <= (bottom - top) * (right - left) / (height * width) <= LARGEST:
-            sides = []
+            sides: list[Side] = []
             for axis, place, end, low, high, inward in (
                 (0, top, height, left, right, 1),
                 (0, bottom, height, left, right, -1),
@@ -142,9 +147,10 @@ def screen_in_screen(frames: Sequence[np.ndarray]) -> float:
                 (1, right, width, top, bottom, -1),
             ):
                 if 0 < place < end:
-                    sides.append(seams.side(axis, place, low, high, inward))
-                    if sides[-1].covered < COVERED or sides[-1].flat:
+                    side = seams.side(axis, place, low, high, inward)
+                    if side is None:
                         break
+                    sides.append(side)
             else:
                 best = max(best, _inner_picture(sides))
     return best
@@ -153,15 +159,15 @@ def screen_in_screen(frames: Sequence[np.ndarray]) -> float:
 def _inner_picture(sides: Sequence[Side]) -> float:
     """The score of a rectangle by those of its sides that are not the picture's own."""
     covered = min(side.covered for side in sides)
-    moves = np.mean([side.both for side in sides])
-    alone = np.mean([max(side.inside, side.outside) for side in sides])
+    moves = float(np.mean([side.both for side in sides]))
+    alone = float(np.mean([max(side.inside, side.outside) for side in sides]))
     # Where one side of the border rests, as a studio's graphics do, a window frame before a tripod is alike: only all
     # four borders of a rectangle tell the one from the other.
-    return float(_ramp(covered, 0.5, 0.9) * max(_ramp(moves, 0.1, 0.5), _ramp(alone, 0.2, 0.7) * (len(sides) == 4)))
+    return _ramp(covered, 0.5, 0.9) * max(_ramp(moves, 0.1, 0.5), _ramp(alone, 0.2, 0.7) * (len(sides) == 4))
 
 
 def _ramp(value: float, zero: float, one: float) -> float:
-    return min(max((float(value) - zero) / (one - zero), 0.0), 1.0)
+    return min(max((value - zero) / (one - zero), 0.0), 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,10 +191,12 @@ def traits(frame: np.ndarray, following: np.ndarray) -> Traits:
     import cv2
 
     rows, columns = frame.shape[0] // BLOCK, frame.shape[1] // BLOCK
-    blocks = frame[: rows * BLOCK, : columns * BLOCK].reshape(rows, BLOCK, columns, BLOCK, 3)
-    spread = blocks.max(axis=(1, 3)).astype(np.int16) - blocks.min(axis=(1, 3))
-    change = cv2.absdiff(frame, following).max(axis=2)[: rows * BLOCK, : columns * BLOCK]
-    rests = change.reshape(rows, BLOCK, columns, BLOCK).mean(axis=(1, 3)) < REST
+    # First down, then along: the other way round numpy takes ten times as long.
+    bands = frame[: rows * BLOCK, : columns * BLOCK].reshape(rows, BLOCK, columns * BLOCK * 3)
+    highest, lowest = (found.reshape(rows, columns, BLOCK, 3) for found in (bands.max(axis=1), bands.min(axis=1)))
+    spread = highest.max(axis=2).astype(np.int16) - lowest.min(axis=2)
+    changed = cv2.absdiff(frame, following)[: rows * BLOCK, : columns * BLOCK]
+    rests = cv2.resize(changed, (columns, rows), interpolation=cv2.INTER_AREA).max(axis=2) < REST
     grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
     slope = cv2.magnitude(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)) / 8
     strong, visible = float((slope >= STRONG).mean()), float((slope > WEAK).mean())
