@@ -34,10 +34,12 @@ BESIDE, CHANGES, FLAT = 8, 6.0, 3.0
 
 #: Pixels in a block, and by how much they may differ in each colour in one of exactly one colour, as JPEG leaves it.
 BLOCK, ONE_COLOUR = 8, 8
+#: The brightest that a black bar is.
+BLACK = 40
 #: Mean change of a block between neighbouring frames, in grey levels, under which it rests.
 REST = 1.5
-#: Grey levels a pixel: edges that are seen at all, and those that are strong.
-WEAK, STRONG = 2.0, 20.0
+#: Grey levels a pixel: the faint slopes that a lens makes, from and to, and strong edges.
+FAINT, STRONG = (2.0, 10.0), 20.0
 #: Of each trait of a screen's recording the value up to which a clip is none, and from which it speaks for one: between
 #: camera footage and drawn screens.
 FLATNESS, SHARPNESS, RESTING, DETAIL = (0.2, 0.5), (0.25, 0.5), (0.1, 0.4), (0.01, 0.03)
@@ -175,9 +177,11 @@ class Traits:
     """What tells a screen's recording, each a share of 0 to 1.
 
     Attributes:
-      flat: of the blocks that have one colour. sharp: of the visible edges that are strong: a camera's lens and focus
-        make slopes of all strengths, a screen has strokes and nothing between. rests: of the blocks that do not change
-        until the next frame. detail: of the pixels at a strong edge.
+      flat: of the blocks that have one colour.
+      sharp: of the strong edges among these and the faint: a camera's lens and focus make slopes of all strengths, a
+        screen has strokes and nothing between.
+      rests: of the blocks that do not change until the next frame.
+      detail: of the pixels at a strong edge.
     """
 
     flat: float
@@ -187,9 +191,15 @@ class Traits:
 
 
 def traits(frame: np.ndarray, following: np.ndarray) -> Traits:
-    """The traits of two neighbouring frames, uint8 RGB of one size of at least a block."""
+    """The traits of two neighbouring frames, uint8 RGB of one size of at least a block, black bars left out."""
     import cv2
 
+    # Black bars are flat and rest, and say nothing of what stands between them.
+    lit = np.maximum(frame, following).max(axis=2) > BLACK
+    down, along = np.flatnonzero(lit.any(axis=1)), np.flatnonzero(lit.any(axis=0))
+    if len(down) >= BLOCK and len(along) >= BLOCK:
+        inside = np.s_[down[0] : down[-1] + 1, along[0] : along[-1] + 1]
+        frame, following = np.ascontiguousarray(frame[inside]), np.ascontiguousarray(following[inside])
     rows, columns = frame.shape[0] // BLOCK, frame.shape[1] // BLOCK
     # First down, then along: the other way round numpy takes ten times as long.
     bands = frame[: rows * BLOCK, : columns * BLOCK].reshape(rows, BLOCK, columns * BLOCK * 3)
@@ -199,9 +209,9 @@ def traits(frame: np.ndarray, following: np.ndarray) -> Traits:
     rests = cv2.resize(changed, (columns, rows), interpolation=cv2.INTER_AREA).max(axis=2) < REST
     grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
     slope = cv2.magnitude(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)) / 8
-    strong, visible = float((slope >= STRONG).mean()), float((slope > WEAK).mean())
+    strong, faint = float((slope >= STRONG).mean()), float(((slope > FAINT[0]) & (slope < FAINT[1])).mean())
     flat = float((spread.max(axis=2) <= ONE_COLOUR).mean())
-    return Traits(flat, strong / visible if visible else 0.0, float(rests.mean()), strong)
+    return Traits(flat, strong / (strong + faint) if strong else 0.0, float(rests.mean()), strong)
 
 
 def screen_recording(seen: Sequence[Traits]) -> float:
