@@ -171,10 +171,9 @@ def desktop(seed: int, wallpaper: np.ndarray | None) -> Frames:
     ink_colour, pane = ((225,) * 3, (30, 30, 34)) if dark else ((20,) * 3, (250,) * 3)
     colour = tuple(int(value) for value in draw.integers(20, 200, 3))
     base = Image.new("RGB", size, colour) if wallpaper is None else Image.fromarray(resized(wallpaper, *size))
-    font = ImageFont.load_default(int(draw.integers(13, 20)))
+    x, y, font = 600, 300, ImageFont.load_default(int(draw.integers(13, 20)))
     lines = [" ".join(draw.choice(WORDS, 9)) for _ in range(99)]
     left, top, wide, high = (int(draw.integers(*span)) for span in ((20, 200), (20, 150), (600, 1000), (350, 480)))
-    x, y = 600, 300
     for number in range(12):
         picture = base.copy()
         ink = ImageDraw.Draw(picture)
@@ -272,9 +271,7 @@ def mark_tables(panda: Mapping[str, str], others: Mapping[str, str], folder: pat
             for at in ((0.88, 0.1), (0.12, 0.92), (0.5, 0.5))
             if (clean[name] or 0.0) < 0.5
         ]
-        told = [score for score in found if score is not None]
-        hits = sum(score >= 0.5 for score in told)
-        print(f"  logo of opacity {opacity}: {hits}/{len(found)} found, median {np.median(told):.2f}")
+        print(f"  logo of opacity {opacity}: {sum((score or 0.0) >= 0.5 for score in found)}/{len(found)} found")
 
 
 def screen_tables(
