@@ -5,7 +5,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := local,endpoint,gcp,metrics,export,hygiene,demo,dev,transnet
+EXTRAS := local,endpoint,gcp,metrics,export,hygiene,ocr,demo,dev,transnet
 STAMP := $(VENV)/.installed
 
 # TensorFlow 2.16 ends at Python 3.12, and wants numpy 1: an environment of its own, for one test.

@@ -65,6 +65,8 @@ EXTRAS = {
     "metrics": ["prometheus-client>=0.20"],
     # Text hygiene of captions: lists of harmful words, and the detector of languages, each with its model inside.
     "hygiene": ["badwords-py>=3.0,<4; python_version < '3.14'", "py3langid>=0.4,<0.5"],
+    # The measure of text on the picture: a text detector, its weights in the wheel, whose digest is pinned.
+    "ocr": ["rapidocr>=3.10,<3.11", "onnxruntime>=1.20", "opencv-python-headless>=4.9"],
     # `reelscribe export` to WebDataset and TFRecord; the CSV needs nothing.
     "export": ["webdataset>=1.0,<2", "google-crc32c>=1.5", "protobuf>=4.25"],
     # Builds and submits the job graph, without a model: what a Flex Template's launcher image holds.

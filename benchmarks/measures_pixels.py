@@ -280,10 +280,9 @@ def report_drops(rows: dict[str, dict[str, Any]]) -> None:
     """How many clips each threshold drops, of Panda-70M's and of all others."""
     print("\n| dropped | panda70m | others |\n|---|---:|---:|")
     for row in rows.values():
-        row["why"] = [motion.stillness(row["camera_motion"], row["subject_motion"])]
-        row["why"] += [c for c, (low, high) in KEEP.items() if row[c] is not None and not low <= row[c] <= high]
+        row["why"] = [c for c, (low, high) in KEEP.items() if row[c] is not None and not low <= row[c] <= high]
     kinds = [[row["why"] for name, row in rows.items() if ("panda70m" in name) is ours] for ours in (True, False)]
-    for why in ("still_foreground", "tiny_camera_movement", *KEEP):
+    for why in KEEP:
         print(f"| {why} | " + " | ".join(f"{sum(why in one for one in kind)} of {len(kind)}" for kind in kinds) + " |")
     print({name: row["why"] for name, row in rows.items() if any(row["why"])})
 

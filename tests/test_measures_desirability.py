@@ -1,11 +1,10 @@
 """Desirability: which of Panda-70M's labels a clip's measures come to."""
 
-import importlib.util
-
 import numpy as np
 import pytest
 from lite_media import clip_of, texture, write_reel
 
+from model_handlers.measures import motion, screens
 from model_handlers.measures.desirability import LABELS, MEASURE, NEEDED, Limits, desirable_filtering
 from model_handlers.measures.view import ClipView
 
@@ -85,10 +84,8 @@ def test_a_limit_that_can_never_hold_is_refused(wrong, message):
         Limits(**wrong)
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("model_handlers.measures.motion") is None, reason="needs the measure of motion"
-)
 def test_a_photograph_that_is_shown_is_no_film(tmp_path):
-    reel = write_reel(tmp_path / "still.arrow", [np.ascontiguousarray(texture())] * 6)
-    found = MEASURE.load()(ClipView(clip_of(reel, 6)))
-    assert found == {"desirable_filtering": "1_still_foreground_image"}
+    view = ClipView(clip_of(write_reel(tmp_path / "still.arrow", [np.ascontiguousarray(texture())] * 6), 6))
+    values = {**motion.MEASURE.load()(view), **screens.MEASURE.load()(view)}
+    assert MEASURE.make(values) == "1_still_foreground_image"
+    assert {column for column in NEEDED if column not in values} == set()

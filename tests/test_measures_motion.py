@@ -13,7 +13,6 @@ from model_handlers.measures.motion import (
     flow_between,
     mean_speed,
     measure_motion,
-    stillness,
 )
 from model_handlers.measures.view import ClipView
 from transforms.records import Clip, MediaFacts, Span
@@ -171,41 +170,3 @@ def test_a_fast_pan_is_followed_from_where_phase_correlation_puts_it(photo):
     grey = motion.small(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY))
     flow = flow_between(grey, np.roll(grey, 50, axis=1))
     assert np.median(flow[:, : grey.shape[1] - 60, 0]) == pytest.approx(50, abs=1)
-
-
-@pytest.mark.parametrize(
-    ("camera", "subject", "label"),
-    [
-        (0.0, 0.0, "tiny_camera_movement"),
-        (0.0199, 0.0014, "tiny_camera_movement"),
-        (0.02, 0.0014, "still_foreground"),
-        (0.5, 0.0, "still_foreground"),
-        (0.0, 0.0015, None),
-        (0.5, 0.0015, None),
-        (None, None, None),
-    ],
-)
-def test_what_moves_only_with_the_camera_is_still(camera, subject, label):
-    assert stillness(camera, subject) == label
-
-
-@pytest.mark.parametrize(
-    ("name", "label"),
-    [
-        ("OiEN3JxUwLg.3", "still_foreground"),  # a picture of a telephone that glides past
-        ("ITKgZZcTpzE.5", "tiny_camera_movement"),  # a screen on which a window stands
-        ("0WjR6cSMi2A.3", None),  # hands at work under a camera that stands
-        ("AIyw1FO1aqs.57", None),  # a dog that turns round
-        ("fjSw0PBrtMU.45", None),  # a boat trip
-    ],
-)
-def test_real_clips_are_still_where_one_sees_them_still(tmp_path, shared_dir, name, label):
-    from transforms.detection import SplittingConfig
-    from transforms.records import Video
-    from transforms.splitting import split_of, split_video
-
-    path, reel = shared_dir / "videos" / "panda70m" / f"{name}.mp4", str(tmp_path / "real.arrow")
-    split = split_of(Video("v", str(path), "1-1", 1), reel, split_video(str(path), reel, SplittingConfig(), etag="1-1"))
-    span = Span(0.0, split.media.duration_s)
-    found = measure_motion(ClipView(Clip("c", "v", str(path), span, (span,), split.media, reel, "f")))
-    assert stillness(found["camera_motion"], found["subject_motion"]) == label

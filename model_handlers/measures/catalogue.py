@@ -10,7 +10,21 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from model_handlers import perceptual
-from model_handlers.measures import aesthetics, blur, borders, category, exposure, motion, nsfw, quality, two_towers
+from model_handlers.measures import (
+    aesthetics,
+    blur,
+    borders,
+    category,
+    desirability,
+    exposure,
+    motion,
+    nsfw,
+    overlay_text,
+    quality,
+    screens,
+    two_towers,
+    watermark,
+)
 from model_handlers.measures.view import Derived, Measure
 from model_handlers.nearest import nearest
 
@@ -61,9 +75,12 @@ def _with_weights(measure: Measure, weights: str) -> Measure:
 LICENCES = {two_towers.CLIP_VIT_L: "MIT", nsfw.FALCONSAI: "Apache-2.0"}
 
 #: Measures that need nothing but the pictures, in the order in which they look.
-PLAIN: tuple[Measure, ...] = (borders.MEASURE, motion.MEASURE, exposure.MEASURE, blur.MEASURE)
+PLAIN: tuple[Measure, ...] = (
+    *(borders.MEASURE, motion.MEASURE, exposure.MEASURE, blur.MEASURE),
+    *(overlay_text.MEASURE, watermark.MEASURE, screens.MEASURE),
+)
 #: Measures made of the values of others.
-DERIVED: tuple[Derived, ...] = ()
+DERIVED: tuple[Derived, ...] = (desirability.MEASURE,)
 #: Measures that can be told something: how each is made of that, and what it measures.
 ASKED: Mapping[str, tuple[Callable[[Any], Measure], str]] = {
     "category": (_category, "the likeliest of some labels, by the lite models or by CLIP"),
@@ -112,6 +129,7 @@ def choose(asked: Mapping[str, Any]) -> Chosen:
 
     Raises:
       ValueError: one cannot be meant; the message names the nearest right word. WeightsError: no such weights.
+      ModuleNotFoundError: a package is missing.
     """
     wanted = {name: value for name, value in asked.items() if value is not None and value is not False}
     if wanted.pop("all", None):
@@ -127,6 +145,9 @@ def choose(asked: Mapping[str, Any]) -> Chosen:
             raise ValueError(f"measures.{name} is true or false, not {wanted[name]!r}")
     measures = [one for one in PLAIN if one.name in wanted]
     measures += [make(wanted[name]) for name, (make, _) in ASKED.items() if name in wanted]
+    for measure in measures:
+        if measure.check:
+            measure.check()
     return Chosen(tuple(measures), tuple(one for one in DERIVED if one.name in wanted))
 
 

@@ -10,11 +10,10 @@ rules and limits are ours: a clip has the first label of `LABELS` that holds of 
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from model_handlers.measures.view import ClipView, Look, Measure
+from model_handlers.measures.view import Derived
 
 DESIRABLE = "desirable"
 LOW_SCORE = "0_low_desirable_score"
@@ -91,20 +90,10 @@ def desirable_filtering(values: Mapping[str, Any], limits: Limits | None = None)
     return next(label for label in LABELS if holds[label])
 
 
-def load() -> Look:
-    """Look at a clip through the measures that the label is made of, where they were not run anyway."""
-    looks = [importlib.import_module(f"model_handlers.measures.{name}").MEASURE.load() for name in MEASURES]
-
-    def look(view: ClipView) -> Mapping[str, Any]:
-        values = {column: value for measured in looks for column, value in measured(view).items()}
-        return {"desirable_filtering": desirable_filtering(values)}
-
-    return look
-
-
-MEASURE = Measure(
+MEASURE = Derived(
     name="desirability",
-    columns=("desirable_filtering",),
+    column="desirable_filtering",
     summary="Panda-70M's label of a clip: desirable, or why not; out of its motion and whether it shows a screen",
-    load=load,
+    needs=MEASURES,
+    make=desirable_filtering,
 )

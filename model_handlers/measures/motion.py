@@ -38,10 +38,6 @@ ERROR = 0.35
 #: one that begins there differs.
 UNEXPLAINED, FAR = 4.0, 4.0
 
-#: Below the first (short sides a second) nothing but the camera moves, and below the second the camera hardly does.
-#: Chosen by eye on Panda-70M clips, of which the authors label 8 % as still, and checked on other footage.
-STILL, TINY = 0.0015, 0.02
-
 
 @dataclasses.dataclass(frozen=True)
 class Moves:
@@ -194,18 +190,6 @@ def measure_motion(view: ClipView) -> Mapping[str, float | None]:
     pairs = [(first, second) for first, second in pairs if seen[first].shape == seen[second].shape]
     moves = [moves_between(seen[first], seen[second]) for first, second in pairs]
     return mean_speed(moves, [times[second] - times[first] for first, second in pairs])
-
-
-def stillness(camera_motion: float | None, subject_motion: float | None) -> str | None:
-    """Which of Panda-70M's labels for too little motion a clip deserves, if any.
-
-    Returns:
-      "still_foreground": the camera or the background moves, what stands before it does not, like a picture that is
-      panned over. "tiny_camera_movement": nothing but a slight drift or shake. None for all others, and without a pair.
-    """
-    if camera_motion is None or subject_motion is None or subject_motion >= STILL:
-        return None
-    return "tiny_camera_movement" if camera_motion < TINY else "still_foreground"
 
 
 MEASURE = Measure(

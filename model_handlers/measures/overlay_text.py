@@ -20,6 +20,7 @@ import numpy as np
 from model_handlers.frames import OpenReel, Recent
 from model_handlers.measures.text_lines import Line, Seen, like_subtitles, subtitled
 from model_handlers.measures.view import ClipView, Look, Measure
+from model_handlers.weights import WeightsError
 
 FRAMES = 6
 #: Frames of the rest of the video that are searched for other subtitles where a clip shows one alone.
@@ -42,7 +43,7 @@ class TextDetectorMissing(ModuleNotFoundError):
     """The extra is not installed; the message says how to."""
 
 
-class WeightsChanged(ImportError):
+class WeightsChanged(WeightsError):
     """The package's weights are not the ones that are pinned: the installation is at fault, not the video."""
 
 
@@ -192,4 +193,6 @@ MEASURE = Measure(
     columns=("text_share", "subtitle_share"),
     summary="text on the picture: the share of its area, and the share of frames with burnt-in subtitles",
     load=load,
+    identity=(MODEL_SHA256,),
+    check=weights,
 )

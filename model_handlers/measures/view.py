@@ -76,6 +76,7 @@ class Measure:
       load: makes the function; a model, if there is one, is loaded here. Imports of heavy packages belong in there.
       version: counts the changes that make another value of the same clip.
       identity: what of its settings its values depend on.
+      check: raises where what it needs is not installed; asked before a job begins.
       model, revision, licence: of its weights, if it has any. restricted: why these may not be used for any purpose.
     """
 
@@ -85,6 +86,7 @@ class Measure:
     load: Callable[[], Look]
     version: int = 1
     identity: tuple[Any, ...] = ()
+    check: Callable[[], object] | None = None
     model: str = ""
     revision: str = ""
     licence: str = ""
