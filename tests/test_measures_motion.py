@@ -6,6 +6,7 @@ import pytest
 from lite_media import clip_of, photographs, write_reel
 
 from model_handlers.measures import motion
+from model_handlers.measures.desirability import Limits
 from model_handlers.measures.motion import (
     MEASURE,
     Moves,
@@ -170,3 +171,27 @@ def test_a_fast_pan_is_followed_from_where_phase_correlation_puts_it(photo):
     grey = motion.small(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY))
     flow = flow_between(grey, np.roll(grey, 50, axis=1))
     assert np.median(flow[:, : grey.shape[1] - 60, 0]) == pytest.approx(50, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "camera_moves", "subject_moves"),
+    [
+        ("OiEN3JxUwLg.3", True, False),  # a picture of a telephone that glides past
+        ("ITKgZZcTpzE.5", False, False),  # a screen on which a window stands
+        ("0WjR6cSMi2A.3", False, True),  # hands at work under a camera that stands
+        ("AIyw1FO1aqs.57", None, True),  # a dog that turns round
+        ("fjSw0PBrtMU.45", None, True),  # a boat trip
+    ],
+)
+def test_real_clips_are_still_where_one_sees_them_still(tmp_path, shared_dir, name, camera_moves, subject_moves):
+    from transforms.detection import SplittingConfig
+    from transforms.records import Video
+    from transforms.splitting import split_of, split_video
+
+    path, reel = shared_dir / "videos" / "panda70m" / f"{name}.mp4", str(tmp_path / "real.arrow")
+    split = split_of(Video("v", str(path), "1-1", 1), reel, split_video(str(path), reel, SplittingConfig(), etag="1-1"))
+    span = Span(0.0, split.media.duration_s)
+    found = measure_motion(ClipView(Clip("c", "v", str(path), span, (span,), split.media, reel, "f")))
+    limits = Limits()
+    assert (found["subject_motion"] > limits.still_subject) is subject_moves
+    assert camera_moves in (None, found["camera_motion"] > limits.tiny_camera)
