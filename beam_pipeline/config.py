@@ -52,6 +52,7 @@ class Config:
       filters: the rules that a clip must keep to. gates: those that a video must keep to, to be split.
       hygiene: what is done to the chosen captions; None: nothing.
       duplicates: the distance below which clips of different videos count as duplicates; None: nobody looks.
+      card: what the dataset's card is to say of its title and licence; it changes no row.
       write_clips: how each clip gets a file of its own; None: it gets none.
       placement: where the models stand. hints: resource hints of single models. Neither changes a row.
       values: what it was built of, as a file would say it.
@@ -70,6 +71,7 @@ class Config:
     gates: tuple[Rule, ...] = ()
     hygiene: HygieneSettings | None = None
     duplicates: float | None = None
+    card: Mapping[str, str] = dataclasses.field(default_factory=dict)
     write_clips: ClipFileSettings | None = None
     placement: Placement = dataclasses.field(default_factory=Placement)
     hints: tuple[tuple[Entry, Mapping[str, str]], ...] = ()
@@ -144,6 +146,7 @@ class Config:
             "video_filters": [dataclasses.asdict(rule) for rule in self.gates],
             "hygiene": self.values.get("hygiene") or {},
             "duplicates": self.duplicates,
+            "card": dict(self.card),
             "write_clips": dataclasses.asdict(self.write_clips) if self.write_clips else None,
             "fingerprint": self.fingerprint(),
             "values": dict(self.values),
@@ -247,6 +250,7 @@ _KEYS = (
     "video_filters",
     "hygiene",
     "duplicates",
+    "card",
     "write_clips",
     "placement",
 )
@@ -285,6 +289,7 @@ def _build(name: str, values: Mapping[str, Any], commercial_only: bool, complete
             measures=chosen,
             filters=filters,
             hygiene=hygiene,
+            card=sections.card(sections.section(values, "card")),
             duplicates=sections.duplicates(values.get("duplicates"), embedder.entry),
             gates=gates_of(sections.section(values, "video_filters")),
             write_clips=sections.clip_files(values.get("write_clips")),

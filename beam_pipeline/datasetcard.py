@@ -11,20 +11,27 @@ from __future__ import annotations
 import collections
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
 from beam_pipeline.datasetcard_columns import COLUMNS
 from beam_pipeline.runs import records_of
+from beam_pipeline.score_statistics import Score, gather
 from transforms.files import Directory, exists, join, reading, title_of, write
 from transforms.schemas import TABLES
 from transforms.tables import Snapshot
+from transforms.timecodes import timecode
 
 #: Of the Hub: how many rows, by the power of ten.
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+
+#: Clips that the card shows, each of another video; labels of a measure that it counts.
+PREVIEW, _MOST_LABELS = 8, 20
 
 _GLOB_WARNING = """\
 Each table is a Delta Lake table: read it with `deltalake`, or take the bare Parquet files by the patterns above.
@@ -49,13 +56,17 @@ class Figures:
     rejected: Mapping[str, int]
     failures: int
     chosen: Mapping[str, int]
+    duplicates: int
+    scores: tuple[Score, ...]
+    preview: tuple[Mapping[str, Any], ...]
 
 
 def figures(dataset_dir: Directory) -> Figures:
     """Count a dataset, in memory that does not grow with its embeddings and candidates."""
     snapshot = Snapshot.open(dataset_dir)
     videos = snapshot.read("videos", ["status", "duration_s"])
-    columns = ["duration_s", "caption", "teacher", "matching_score", "abstained", "max_running_lpips"]
+    columns = ["video_id", "start_s", "duration_s", "caption", "teacher", "matching_score", "abstained"]
+    columns += ["max_running_lpips", "duplicate_of"]
     clips = snapshot.read("clips", columns)
     words = pc.count_substring_regex(clips["caption"], r"\S+")
     return Figures(
@@ -71,7 +82,21 @@ def figures(dataset_dir: Directory) -> Figures:
         rejected=_counted(snapshot.read("rejected", ["stage"])["stage"].to_pylist()),
         failures=snapshot.read("failures", ["stage"]).num_rows,
         chosen=_counted(clips["teacher"].to_pylist()),
+        duplicates=len(clips) - clips["duplicate_of"].null_count,
+        scores=tuple(gather(snapshot.read).scores),
+        preview=tuple(_preview(clips)),
     )
+
+
+def _preview(clips: pa.Table) -> Iterator[Mapping[str, Any]]:
+    """A clip each of some videos, evenly over their ids: the same for the same clips, in whatever order they stand."""
+    first: dict[str, int] = {}
+    for row in pc.sort_indices(clips, [("video_id", "ascending"), ("start_s", "ascending")]).to_pylist():
+        first.setdefault(clips["video_id"][row].as_py(), row)
+    rows = list(first.values())
+    shown = min(PREVIEW, len(rows))
+    for place in range(shown):
+        yield clips.slice(rows[place * len(rows) // shown], 1).to_pylist()[0]
 
 
 def write_card(dataset_dir: Directory, *, title: str | None = None) -> str:
@@ -103,12 +128,14 @@ def card(title: str, found: Figures, run: Mapping[str, Any]) -> str:
       run: the record of the run that it tells how the dataset was made; may be empty.
     """
     parts = [
-        _front_matter(title, found),
+        _front_matter(title, found, (run.get("config") or {}).get("card") or {}),
         f"# {_plain(title)}\n",
         "Short clips cut from long videos at semantic boundaries, each with the best of several teachers' captions\n"
         "(the method of Panda-70M), made with reelscribe.\n",
         "## Figures\n",
         _table(("", ""), _figure_rows(found)),
+        *_preview_table(found.preview),
+        *_score_table(found.scores),
         "## Reading it\n",
         '```python\nfrom datasets import load_dataset\n\nclips = load_dataset("PATH_OR_NAME", split="train")\n'
         'videos = load_dataset("PATH_OR_NAME", "videos", split="train")\n```\n',
@@ -128,7 +155,43 @@ def card(title: str, found: Figures, run: Mapping[str, Any]) -> str:
     return "\n".join(parts) + "\n"
 
 
-def _front_matter(title: str, found: Figures) -> str:
+def _preview_table(preview: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    if not preview:
+        return
+    yield "## Preview\n"
+    head = ("video", "from", "seconds", "caption", "teacher", "score")
+    yield _table(
+        head,
+        (
+            (
+                _plain(row["video_id"]),
+                timecode(row["start_s"]),
+                f"{row['duration_s']:.1f}",
+                _plain(row["caption"]),
+                _plain(row["teacher"]),
+                "" if row["matching_score"] is None else f"{row['matching_score']:.2f}",
+            )
+            for row in preview
+        ),
+    )
+
+
+def _score_table(scores: Sequence[Score]) -> Iterator[str]:
+    numbers = [score for score in scores if len(score.values)]
+    labels = [score for score in scores if score.labels]
+    if numbers or labels:
+        yield "## Measures\n"
+        yield "Of all clips that were measured, those that a filter dropped included.\n"
+    if numbers:
+        head = ("measure", "clips", "5 %", "median", "95 %")
+        spread = ((score, *np.quantile(score.values, (0.05, 0.5, 0.95))) for score in numbers)
+        yield _table(head, ((one.column.name, one.clips, *(f"{bound:.3g}" for bound in b)) for one, *b in spread))
+    for score in labels:
+        told = ", ".join(f"{_plain(label)} {count}" for label, count in list(score.labels.items())[:_MOST_LABELS])
+        yield f"`{score.column.name}`: {told}\n"
+
+
+def _front_matter(title: str, found: Figures, asked: Mapping[str, str]) -> str:
     configs = []
     for name in ("clips", "videos", "rejected", "failures"):
         config: dict[str, Any] = {"config_name": name}
@@ -137,8 +200,9 @@ def _front_matter(title: str, found: Figures) -> str:
         configs.append({**config, "data_files": [{"split": "train", "path": f"{name}/*.parquet"}]})
     size = next((label for below, label in _SIZES if found.clips < below), "n>1M")
     matter = {
-        "pretty_name": title,
-        "license": "other",
+        "pretty_name": asked.get("title") or title,
+        "license": asked.get("license") or "other",
+        **{key: asked[key] for key in ("license_name", "license_link") if asked.get(key)},
         "task_categories": ["video-text-to-text", "text-to-video"],
         "size_categories": [size],
         "tags": ["video", "video-captioning", "reelscribe"],
@@ -162,6 +226,8 @@ def _figure_rows(found: Figures) -> Iterator[tuple[str, str]]:
     if found.mean_lpips is not None:
         yield "mean Max Running LPIPS", f"{found.mean_lpips:.3f}"
     yield "clips for which the selector abstained", str(found.abstained)
+    if found.duplicates:
+        yield "clips marked as duplicates", str(found.duplicates)
     for teacher, number in found.chosen.items():
         yield f"chosen captions of {teacher}", f"{number} ({number / found.clips:.0%})"
     for stage, number in found.rejected.items():
@@ -178,6 +244,7 @@ def _making(run: Mapping[str, Any]) -> Iterator[str]:
     models = run.get("models") or []
     roles = {config.get("embedder"): "embedder", config.get("selector"): "selector"}
     roles |= dict.fromkeys(config.get("measures") or {}, "measure")
+    roles |= dict.fromkeys(config.get("hygiene") or {}, "hygiene")
     rows = [
         (
             *(_plain(model.get(key)) for key in ("name", "model", "revision", "licence")),

@@ -6,6 +6,7 @@ chosen, rules = measured({"measures": {"blur": True}, "filters": {"blur": {"max"
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,9 @@ from transforms.clip_settings import MODES, ClipFileSettings
 from transforms.duplicates import check_threshold
 from transforms.filtering import Rule
 from transforms.measure_columns import BY_NAME
+
+#: What a configuration can say of the dataset's card.
+CARD = ("title", "license", "license_name", "license_link")
 
 
 class ConfigError(ValueError):
@@ -67,6 +71,18 @@ def duplicates(asked: Any, embedder: Entry) -> float | None:
             "benchmarks/duplicates.py does; write duplicates: {threshold: ...}"
         )
     return check_threshold(threshold)
+
+
+def card(asked: Mapping[str, Any]) -> dict[str, str]:
+    """What the dataset's card is to say, in the words of the Hub's front matter."""
+    for key, value in asked.items():
+        choose_word("key of card", key, CARD)
+        if value is not None and not (isinstance(value, str) and value.strip() and value.isprintable()):
+            raise ConfigError(f"card.{key} must be a line of text, not {value!r}")
+    license_id = asked.get("license")
+    if license_id and not re.fullmatch(r"[a-z0-9.+-]+", license_id):
+        raise ConfigError(f"card.license must be an identifier of the Hub, like cc-by-4.0 or other, not {license_id!r}")
+    return {key: value for key, value in asked.items() if value}
 
 
 def section(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -1,6 +1,8 @@
+import dataclasses
 import glob
 import json
 import pathlib
+import re
 
 import pyarrow.parquet as pq
 import pytest
@@ -8,6 +10,7 @@ import yaml
 from dataset_rows import failed_rows, video_rows
 from deltalake import DeltaTable
 
+from beam_pipeline.config import ConfigError, load_config
 from beam_pipeline.datasetcard import Figures, figures, write_card
 from beam_pipeline.datasetcard_columns import COLUMNS
 from transforms.committing import Committer, finalise
@@ -75,7 +78,64 @@ def test_figures_are_those_of_the_rows(directory):
         rejected={"trim": 6},
         failures=3,
         chosen={"lite-frame": 3},
-    )
+        duplicates=0,
+        scores=(),
+        preview=tuple(
+            {
+                "video_id": video_id, "start_s": 1.0, "duration_s": 8.0, "caption": "a dog runs",
+                "teacher": "lite-frame", "matching_score": 0.75, "abstained": False, "max_running_lpips": None,
+                "duplicate_of": None,
+            }
+            for video_id in ("a", "b")
+        ),
+    )  # fmt: skip
+
+
+def test_the_card_shows_a_clip_of_each_of_some_videos_and_nothing_in_it_is_markup(tmp_path):
+    names = [f"v{number:02d}" for number in range(20)]
+    with WriterLease(tmp_path, "r1"):
+        Committer(tmp_path).commit([video_rows(name, caption="a <b>dog</b> | runs") for name in names])
+        finalise(tmp_path)
+    lines = pathlib.Path(write_card(tmp_path)).read_text(encoding="utf-8").splitlines()
+    shown = [line for line in lines if "dog" in line]
+    assert [line.split(" | ")[0] for line in shown] == [f"| v{number:02d}" for number in (0, 2, 5, 7, 10, 12, 15, 17)]
+    caption = "a &#60;b&#62;dog&#60;/b&#62; &#124; runs"
+    assert shown[0] == f"| v00 | 0:00:01.000 | 8.0 | {caption} | lite-frame | 0.75 |"
+
+
+def test_the_card_says_the_licence_and_the_title_that_were_asked_for(directory):
+    assert front_matter(write_card(directory))["license"] == "other"
+    card = {"title": "Our clips", "license": "cc-by-4.0", "license_link": "https://example.org/terms"}
+    (directory / "runs").mkdir()
+    (directory / "runs" / "r1.json").write_text(json.dumps({**RECORD, "config": {**RECORD["config"], "card": card}}))
+    matter = front_matter(write_card(directory))
+    assert [matter[key] for key in ("pretty_name", "license", "license_link")] == list(card.values())
+    assert "license_name" not in matter
+
+
+@pytest.mark.parametrize(
+    ("card", "said"),
+    [
+        ({"licence": "mit"}, "there is no key of card 'licence'; did you mean 'license'?"),
+        ({"license": "CC BY"}, "card.license must be an identifier of the Hub, like cc-by-4.0 or other, not 'CC BY'"),
+        ({"title": "two\nlines"}, "card.title must be a line of text"),
+    ],
+)
+def test_a_mistake_in_the_cards_words_is_told_in_one_line(card, said):
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        load_config(changes={"card": card})
+    assert load_config(changes={"card": {"title": "x"}}).fingerprint() == load_config().fingerprint()
+
+
+def test_the_card_tells_how_measures_are_spread(tmp_path):
+    rows = video_rows("a")
+    measured = [{**row, "blur": blur, "category": "food"} for row, blur in zip(rows.clips, (0.25, 0.75), strict=True)]
+    with WriterLease(tmp_path, "r1"):
+        Committer(tmp_path).commit([dataclasses.replace(rows, clips=tuple(measured))])
+        finalise(tmp_path)
+    lines = pathlib.Path(write_card(tmp_path)).read_text(encoding="utf-8").splitlines()
+    assert "| blur | 2 | 0.275 | 0.5 | 0.725 |" in lines
+    assert "`category`: food 2" in lines
 
 
 def test_the_card_tells_how_the_dataset_was_made(directory):
