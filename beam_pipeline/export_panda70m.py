@@ -3,8 +3,8 @@
     for source in read_csv("export/clips.csv"): print(source["videoID"], source["caption"][0])
 
 Columns: `videoID`, `url`, `timestamp` ([["H:MM:SS.mmm", "H:MM:SS.mmm"], ...]), `caption`, `matching_score`,
-`desirable_filtering`, `shot_boundary_detection` (for each clip its shots, in times from the clip's start). Ours has no
-desirability, so `desirable_filtering` holds None for each clip; so does `matching_score` where a clip has no score.
+`desirable_filtering`, `shot_boundary_detection` (for each clip its shots, in times from the clip's start).
+`desirable_filtering` holds None where desirability was not measured, and so does `matching_score` where there is none.
 
 A spreadsheet takes a cell that begins with = + - @, a tab or a carriage return for a formula, and an id or a URI may.
 Such cells, and those that begin with an apostrophe, get an apostrophe in front, which `read_csv` takes away. Cells of
@@ -51,12 +51,13 @@ def as_was(cell: str) -> str:
 
 def source_row(source: Source) -> list[str]:
     """The cells of a source."""
-    clips = source.clips.select(["start_s", "end_s", "timestamp", "caption", "matching_score", "shots"]).to_pylist()
+    columns = ["start_s", "end_s", "timestamp", "caption", "matching_score", "shots", "desirable_filtering"]
+    clips = source.clips.select(columns).to_pylist()
     lists = (
         [clip["timestamp"] for clip in clips],
         [clip["caption"] for clip in clips],
         [_score(clip["matching_score"]) for clip in clips],
-        [None] * len(clips),
+        [clip["desirable_filtering"] for clip in clips],
         [_shots(clip) for clip in clips],
     )
     return [neutral(source.video["video_id"]), neutral(source.video["uri"]), *map(repr, lists)]

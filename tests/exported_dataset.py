@@ -19,7 +19,9 @@ def write_clips(folder: pathlib.Path) -> pathlib.Path:
     clips = [
         clip(DASHED, 1.0, 9.0, [candidate("frame", HOSTILE, 0.43), candidate("text", "-1", 0.25)], shots=shots),
         clip(DASHED, 9.5, 12.0, [candidate("frame", "@home", 0.5)], title="=1+1", abstained=True),
-        clip(DASHED, 12.0, 14.0, [candidate("text", "a cat", 0.75)], subtitles="hello"),
+        clip(
+            DASHED, 12.0, 14.0, [candidate("text", "a cat", 0.75)], subtitles="hello", desirable_filtering="desirable"
+        ),
         clip(LONG, 0.5, 3.0, [candidate("frame", "a boat", 0.125)], matching_score=None, margin=None),
         clip("plain", 0.0, 4.0, [candidate("frame", "a dog runs", 0.5), candidate("text", "two", 0.25)], **own_file),
         clip("plain", 30000.125, 30009.5, [candidate("text", "late", 0.25)]),

@@ -41,7 +41,7 @@ def test_a_source_is_a_row_of_the_originals_columns(dataset, tmp_path):
         "timestamp": [["0:00:00.000", "0:00:01.000"]] * 3,
         "caption": [HOSTILE, "@home", "a cat"],
         "matching_score": [0.43, 0.5, 0.75],
-        "desirable_filtering": [None, None, None],
+        "desirable_filtering": [None, None, "desirable"],
         "shot_boundary_detection": [
             [["0:00:00.000", "0:00:04.000"], ["0:00:04.000", "0:00:08.000"]],
             [["0:00:00.000", "0:00:02.500"]],

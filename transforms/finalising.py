@@ -55,7 +55,7 @@ _LITTER = re.compile(r".+#\d+|.+\.tmp")
 _RETENTIONS = {"delta.logRetentionDuration": "interval 7 days", "delta.deletedFileRetentionDuration": "interval 1 week"}
 _AT_ONCE = "interval 0 days"
 
-#: The names of Parquet files that Delta writers, and `_write_file`, give.
+#: The names of Parquet files that Delta writers, and `write_file`, give.
 _OURS = re.compile(r"part-[^/]*\.parquet")
 
 
@@ -77,7 +77,7 @@ def finalise(dataset_dir: Directory, *, retention_hours: int = 0, target_bytes: 
     require_lease(dataset_dir)
     create_tables(dataset_dir)
     removed = sweep(dataset_dir)
-    for name, schema in TABLES.items():
+    for name in TABLES:
         require_lease(dataset_dir)
         uri = table_uri(dataset_dir, name)
         delta_table(uri).optimize.compact(
@@ -85,7 +85,7 @@ def finalise(dataset_dir: Directory, *, retention_hours: int = 0, target_bytes: 
         )
         table = delta_table(uri)
         if not table.file_uris():
-            _replace_files(table, dataset_dir, name, schema, removed=(), added=_write_file(dataset_dir, name, ()))
+            replace_files(table, dataset_dir, name, removed=(), added=[write_file(dataset_dir, name, ())])
         _delete_unused(delta_table(uri), uri, retention_hours)
     return removed
 
@@ -127,8 +127,8 @@ def _drop(dataset_dir: Directory, name: str, stays: Callable[[pa.RecordBatch], p
             gone += stale
     if affected:
         kept = (batch.filter(stays(batch)) for batch in scan_files(affected, schema, None))
-        added = _write_file(dataset_dir, name, kept)
-        _replace_files(table, dataset_dir, name, schema, removed=affected, added=added)
+        added = write_file(dataset_dir, name, kept)
+        replace_files(table, dataset_dir, name, removed=affected, added=[added])
     return gone
 
 
@@ -159,7 +159,7 @@ def forget_history(dataset_dir: Directory) -> None:
         )
 
 
-def _write_file(dataset_dir: Directory, name: str, batches: Iterable[pa.RecordBatch]) -> tuple[str, dict[str, Any]]:
+def write_file(dataset_dir: Directory, name: str, batches: Iterable[pa.RecordBatch]) -> tuple[str, dict[str, Any]]:
     """Write one Parquet file of these rows beside the table's others; return its name and its statistics."""
     schema, file_name = TABLES[name], f"part-00000-{uuid.uuid4()}-c000.zstd.parquet"
     rows = 0
@@ -194,37 +194,40 @@ def _row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterato
         yield pa.Table.from_batches(held, schema)
 
 
-def _replace_files(
+def replace_files(
     table: DeltaTable,
     dataset_dir: Directory,
     name: str,
-    schema: pa.Schema,
     *,
     removed: Sequence[str],
-    added: tuple[str, dict[str, Any]],
+    added: Sequence[tuple[str, dict[str, Any]]],
+    why: str = "sweep",
 ) -> None:
-    """Commit a new file instead of others. Delta checks neither that it is there nor its columns: done here."""
-    file_name, statistics = added
-    path = join(table_uri(dataset_dir, name), file_name)
-    with reading(path) as file:
-        written, size = pq.read_schema(file), file.seek(0, os.SEEK_END)
-    if not written.equals(schema):
-        raise RuntimeError(f"{path} was written with other columns than {name} has")
-    now_ms = int(time.time() * 1000)
+    """Commit files that `write_file` wrote instead of others, in one go.
+
+    Delta checks neither that they are there nor their columns: done here.
+    """
+    schema, now_ms = TABLES[name], int(time.time() * 1000)
     actions: list[AddAction | RemoveAction] = [
         RemoveAction(path=name_of(uri), data_change=True, deletion_timestamp=now_ms) for uri in removed
     ]
-    actions.append(
-        AddAction(
-            path=file_name,
-            size=size,
-            partition_values={},
-            modification_time=now_ms,
-            data_change=True,
-            stats=json.dumps(statistics),
+    for file_name, statistics in added:
+        path = join(table_uri(dataset_dir, name), file_name)
+        with reading(path) as file:
+            written, size = pq.read_schema(file), file.seek(0, os.SEEK_END)
+        if not written.equals(schema):
+            raise RuntimeError(f"{path} was written with other columns than {name} has")
+        actions.append(
+            AddAction(
+                path=file_name,
+                size=size,
+                partition_values={},
+                modification_time=now_ms,
+                data_change=True,
+                stats=json.dumps(statistics),
+            )
         )
-    )
-    properties = CommitProperties(custom_metadata={"reelscribe": "sweep"})
+    properties = CommitProperties(custom_metadata={"reelscribe": why})
     table.create_write_transaction(actions, mode="append", schema=schema, commit_properties=properties)
 
 

@@ -8,19 +8,14 @@ of before or all of now. Rows keep their run_id, so that they belong to their vi
 
 from __future__ import annotations
 
-import json
-import os
-import time
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from deltalake import CommitProperties
-from deltalake.transaction import AddAction, RemoveAction
 
-from transforms.files import Directory, join, name_of, reading
-from transforms.finalising import _write_file
+from transforms.files import Directory, reading
+from transforms.finalising import replace_files, write_file
 from transforms.lease import require_lease
 from transforms.parquet_files import delta_table, scan_files, table_files, table_uri
 from transforms.schemas import TABLES
@@ -49,29 +44,10 @@ def change_columns(dataset_dir: Directory, name: str, marks: pa.Table) -> int:
         if rows:
             changed += rows
             removed.append(uri)
-            added.append(_write_file(dataset_dir, name, _marked(uri, schema, marks)))
+            added.append(write_file(dataset_dir, name, _marked(uri, schema, marks)))
     if removed:
         require_lease(dataset_dir)
-        now_ms = int(time.time() * 1000)
-        actions: list[AddAction | RemoveAction] = [
-            RemoveAction(path=name_of(uri), data_change=True, deletion_timestamp=now_ms) for uri in removed
-        ]
-        for file_name, statistics in added:
-            path = join(table_uri(dataset_dir, name), file_name)
-            with reading(path) as file:
-                size = file.seek(0, os.SEEK_END)
-            actions.append(
-                AddAction(
-                    path=file_name,
-                    size=size,
-                    partition_values={},
-                    modification_time=now_ms,
-                    data_change=True,
-                    stats=json.dumps(statistics),
-                )
-            )
-        properties = CommitProperties(custom_metadata={"reelscribe": "mark"})
-        table.create_write_transaction(actions, mode="append", schema=schema, commit_properties=properties)
+        replace_files(table, dataset_dir, name, removed=removed, added=added, why="mark")
     return changed
 
 
