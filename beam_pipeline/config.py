@@ -221,8 +221,13 @@ def config_of_run(recorded: Mapping[str, Any], changes: Mapping[str, Any] | None
 def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(values)
     for section, changed in changes.items():
-        both_maps = isinstance(changed, Mapping) and isinstance(merged.get(section), Mapping)
-        merged[section] = {**merged[section], **changed} if both_maps else changed
+        before = merged.get(section)
+        if isinstance(changed, Mapping) and isinstance(before, Mapping):
+            # To ask for something by its name alone leaves what was said of it.
+            asked = {key: value for key, value in changed.items() if not (value is True and before.get(key))}
+            merged[section] = {**before, **asked}
+        else:
+            merged[section] = changed
     return merged
 
 
@@ -288,7 +293,7 @@ def _build(name: str, values: Mapping[str, Any], commercial_only: bool, complete
             abstain_below=abstain_below,
             measures=chosen,
             filters=filters,
-            hygiene=hygiene,
+            hygiene=sections.needed_by(filters, hygiene),
             card=sections.card(sections.section(values, "card")),
             duplicates=sections.duplicates(values.get("duplicates"), embedder.entry),
             gates=gates_of(sections.section(values, "video_filters")),

@@ -6,7 +6,7 @@ parsed("blur=..0.6")        # -> ("blur", {"max": 0.6})
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -71,10 +71,34 @@ def _values(where: str, value: Any, kind: type) -> tuple[str | bool, ...]:
 
 
 def filterable() -> list[str]:
-    """The columns of `clips` that a rule can be about: numbers, texts and booleans that tell of the clip itself."""
-    ids = {"clip_id", "video_id", "run_id", "fingerprint", "schema_version", "clip_file", "uri"}
+    """The columns of `clips` that a rule can be about: numbers, texts and booleans that tell of the clip itself.
+
+    Not what is decided when its row stands already: its file, and whether another clip shows the same.
+    """
+    ids = {"clip_id", "video_id", "run_id", "fingerprint", "schema_version", "uri"}
+    ids |= {"clip_file", "duplicate_of", "duplicate_distance"}
     scalar = (pa.types.is_floating, pa.types.is_integer, pa.types.is_boolean, pa.types.is_string)
     return [name for name, kind in OF_CLIPS.items() if name not in ids and any(is_(kind) for is_ in scalar)]
+
+
+def together(rules: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """What several flags say of each column.
+
+    >>> together([("blur", {"min": 0.1}), ("blur", {"max": 0.6}), ("category", {"without": ["a"]})])
+    {'blur': {'min': 0.1, 'max': 0.6}, 'category': {'without': ['a']}}
+
+    Raises:
+      ValueError: two of them say the same of one column, each in its way.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for column, said in rules:
+        known = found.setdefault(column, {})
+        for key, value in said.items():
+            if key in _VALUES:
+                known[key] = [*known.get(key, []), *value]
+            elif known.setdefault(key, value) != value:
+                raise ValueError(f"two rules say the {key} of {column}: {known[key]:g} and {value:g}; keep one of them")
+    return found
 
 
 def parsed(text: str) -> tuple[str, dict[str, Any]]:

@@ -121,6 +121,16 @@ def _measures(parser: argparse.ArgumentParser) -> None:
     add("--video-filter", type=rule, action="append", metavar="RULE", help=VIDEO_FILTER)
 
 
+def _asked_of_rules(args: argparse.Namespace) -> dict[str, Any]:
+    """What --filter and --video-filter change of a configuration."""
+    from beam_pipeline.filters import together
+
+    try:
+        return {"filters": together(args.filter or ()), "video_filters": together(args.video_filter or ())}
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
 def rule(text: str) -> tuple[str, dict[str, Any]]:
     """A rule that clips must keep to, like blur=..0.6."""
     from beam_pipeline.filters import parsed
@@ -321,7 +331,7 @@ def _prepared(
         flags = {"detector": args.detector, "rules": args.splitting, "fast": args.fast}
         given = {key: value for key, value in flags.items() if value}
         asked = {"splitting": given, "measures": dict.fromkeys(args.measure or (), True)}
-        asked |= {"filters": dict(args.filter or ()), "video_filters": dict(args.video_filter or ())}
+        asked |= _asked_of_rules(args)
         changes = {section: values for section, values in asked.items() if values}
         config = load_config_of(args, {**changes, **_asked_of_files(args)})
     args.output = dataset_folder(args.output)

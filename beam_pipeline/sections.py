@@ -12,6 +12,7 @@ from typing import Any
 
 from beam_pipeline.choosing import Choice, check_word, choose
 from beam_pipeline.filters import rules_of
+from beam_pipeline.hygiene import HygieneSettings
 from beam_pipeline.placement import Placement
 from model_handlers import catalogue
 from model_handlers.catalogue import Entry
@@ -40,7 +41,19 @@ def measured(values: Mapping[str, Any]) -> tuple[Chosen, tuple[Rule, ...]]:
     for rule in rules:
         if rule.column in BY_NAME and rule.column not in chosen.columns:
             raise ConfigError(f"filters.{rule.column} needs a measure that fills it; see reelscribe profiles")
+        labels = chosen.labels_of(rule.column)
+        for word in (*rule.only, *rule.without) if labels else ():
+            choose_word(f"label of {rule.column}", word, labels)
     return chosen, rules
+
+
+def needed_by(rules: Iterable[Rule], hygiene: HygieneSettings | None) -> HygieneSettings | None:
+    """The hygiene of a configuration, refused if a rule is about something of it that nobody asked for."""
+    for rule in rules:
+        part = {"harmful_text": "harmful", "caption_language": "language"}.get(rule.column)
+        if part and not (hygiene and getattr(hygiene, part)):
+            raise ConfigError(f"filters.{rule.column} needs hygiene: {{{part}: true}}")
+    return hygiene
 
 
 def clip_files(asked: Any) -> ClipFileSettings | None:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import apache_beam as beam
+import numpy as np
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.testing.util import assert_that, equal_to
@@ -12,13 +13,14 @@ from synthetic import make_video
 
 from beam_pipeline.cli import main
 from beam_pipeline.config import ConfigError, load_config
-from beam_pipeline.filters import parsed, rules_of
+from beam_pipeline.filters import parsed, rules_of, together
 from beam_pipeline.verify import audit
 from transforms.filtering import FilterClips, Rule, first_broken
 from transforms.records import (
     Answers,
     Candidate,
     CaptionedClip,
+    DeadLetter,
     FilteredClip,
     JudgedClip,
     MeasuredClip,
@@ -97,6 +99,11 @@ def test_a_flag_says_a_rule(text, rule):
         ({"teacher": {"only": [1]}}, "filters.teacher.only must be words, not 1"),
         ({"max_running_lpips": {"max": 1}}, "filters.max_running_lpips needs a measure that fills it"),
         ("blur", "filters must be a mapping"),
+        ({"duplicate_of": {"only": ["a"]}}, "there is no column to filter by 'duplicate_of'"),
+        ({"harmful_text": {"only": [False]}}, "filters.harmful_text needs hygiene: {harmful: true}"),
+        ({"caption_language": {"only": ["en"]}}, "filters.caption_language needs hygiene: {language: true}"),
+        ({"category": {"only": ["sport"]}}, "there is no label of category 'sport'; did you mean 'sports'?"),
+        ({"desirable_filtering": {"only": ["desireable"]}}, "did you mean 'desirable'?"),
     ],
 )
 def test_a_mistake_in_a_rule_is_told_in_one_line(filters, said):
@@ -111,6 +118,75 @@ def test_a_flag_that_says_no_rule_is_bad_usage(text, capsys):
     assert main(["curate", "--input", "a.mp4", "--output", "out", "--filter", text]) == 2
     told = capsys.readouterr().err
     assert told.startswith("reelscribe: argument --filter: ") and told.count("\n") == 1
+
+
+def test_several_flags_about_a_column_are_one_rule():
+    flags = ["blur=0.1..", "blur=..0.6", "category=!a", "category=!b,c"]
+    assert together(map(parsed, flags)) == {
+        "blur": {"min": 0.1, "max": 0.6},
+        "category": {"without": ["a", "b", "c"]},
+    }
+
+
+def test_two_flags_that_say_the_same_bound_differently_are_bad_usage(capsys):
+    flags = ["--filter", "blur=..0.6", "--filter", "blur=..0.5"]
+    assert main(["curate", "--input", "a.mp4", "--output", "out", *flags]) == 2
+    assert capsys.readouterr().err == "reelscribe: two rules say the max of blur: 0.6 and 0.5; keep one of them\n"
+
+
+def test_a_number_at_the_bound_stays_there_when_it_is_read_again():
+    rule = Rule("subtitle_share", high=0.2)
+    assert rule.broken_by({"subtitle_share": 0.2}) is None
+    assert rule.broken_by({"subtitle_share": float(np.float32(0.2))}) is None
+    assert rule.broken_by({"subtitle_share": 0.2001}).reason == "subtitle_share is above 0.2"
+
+
+def test_a_rule_on_what_is_measured_has_it_measured_and_is_applied_before_the_captions():
+    config = load_config(changes={"filters": {"blur": {"max": 0.6}, "desirable_filtering": {"only": ["desirable"]}}})
+    assert [one.name for one in config.measures.measures] == ["motion", "blur", "screens"]
+    assert [one.name for one in config.measures.derived] == ["desirability"]
+    assert [rule.column for rule in config.filters_before] == ["blur", "desirable_filtering"]
+
+
+def test_to_ask_for_a_measure_by_its_name_keeps_what_the_configuration_says_of_it(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("measures: {category: {labels: {a: a person, b: a car}}}\n")
+    (configured,) = load_config(file=str(file)).measures.measures
+    asked = load_config(file=str(file), changes={"measures": {"category": True, "blur": True}}).measures.measures
+    assert [one.name for one in asked] == ["blur", "category"]
+    assert (asked[1].fingerprint, asked[1].labels) == (configured.fingerprint, ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("measures", "names"),
+    [
+        (
+            {"all": True, "text": False, "category": False},
+            "borders motion exposure blur watermark screens desirability",
+        ),
+        ({"all": False, "blur": True}, "blur"),
+        ({"desirability": True}, "motion screens desirability"),
+        ({"all": None}, ""),
+    ],
+)
+def test_what_is_named_goes_before_all(measures, names):
+    chosen = load_config(changes={"measures": measures}).measures
+    assert " ".join(one.name for one in (*chosen.measures, *chosen.derived)) == names
+
+
+def test_a_measure_that_another_needs_cannot_be_refused():
+    with pytest.raises(ConfigError, match=r"measures\.desirability needs motion, which is False"):
+        load_config(changes={"measures": {"desirability": True, "motion": False}})
+
+
+def test_a_clip_that_is_dropped_keeps_what_its_teachers_failed_at():
+    letter = DeadLetter("caption", "v", "u", "ValueError", "no", clip_id="v-0", teacher="b", span=CLIPS[0].span)
+    costly = DeadLetter("caption", "v", "u", "NoCaption", "none", clip_id="v-0", span=CLIPS[0].span)
+    clip = dataclasses.replace(CLIPS[0], earlier=Answers((CANDIDATE,), failures=(letter, costly)))
+    dropped = FilteredClip(clip, RejectedSpan("v", clip.span, "filter", "blur is above 0.4", 0.5, 0.4))
+    rows = video_rows(StitchedVideo(SPLIT, (clip,), ((1.0, 0.0),), (), ()), [dropped], "run", FINGERPRINTS)
+    assert [(row["teacher"], row["error_class"]) for row in rows.failures] == [("b", "ValueError")]
+    assert rows.video["status"] == "ok"
 
 
 def test_rules_on_rows_wait_for_the_row():

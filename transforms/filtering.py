@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import apache_beam as beam
+import numpy as np
 
 from transforms.counting import count
 from transforms.records import Clip, FilteredClip, MeasuredClip, RejectedSpan
@@ -55,9 +56,10 @@ class Rule:
         value = row.get(self.column)
         if value is None:
             return None
-        if self.low is not None and value < self.low:
+        # As numbers are stored: a value at the bound stays there when it is read again.
+        if self.low is not None and np.float32(value) < np.float32(self.low):
             return Broken(self.column, f"{self.column} is below {self.low:g}", value, self.low)
-        if self.high is not None and value > self.high:
+        if self.high is not None and np.float32(value) > np.float32(self.high):
             return Broken(self.column, f"{self.column} is above {self.high:g}", value, self.high)
         if (self.only and value not in self.only) or value in self.without:
             return Broken(self.column, f"{self.column} is {str(value)[:80]}", None, None)

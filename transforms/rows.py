@@ -106,6 +106,8 @@ def video_rows(
         own = None if by_measure is None else by_measure.get(clip.clip_id) or measuring.lost(clip)
         letters += own.dead_letters if own else ()
         if isinstance(found, FilteredClip):
+            # What teachers failed at stands, should the clip come back.
+            letters += (one for one in clip.earlier.failures if one.teacher) if clip.earlier else ()
             rejected.append(rejected_row(found.rejected, run_id, dropped_clip(found, embedding, own)))
             continue
         cleaned = found if isinstance(found, CleanedClip) else CleanedClip(found)

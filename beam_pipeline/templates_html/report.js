@@ -143,10 +143,11 @@
     }
   }
 
-  // The share of clips below a value, of the percentiles that the page was written with.
-  function shareBelow(percentiles, value) {
+  // The share of clips below a value, or up to it, of the percentiles that the page was written with. Many clips may
+  // have the very same value: those are not below it, but they are up to it.
+  function shareBelow(percentiles, value, upTo) {
     const last = percentiles.length - 1;
-    const at = percentiles.findIndex((one) => one >= value);
+    const at = percentiles.findIndex((one) => (upTo ? one > value : one >= value));
     if (at < 0) return 1;
     if (at === 0) return 0;
     return (at - (percentiles[at] - value) / (percentiles[at] - percentiles[at - 1])) / last;
@@ -160,8 +161,8 @@
     bounds.addEventListener("submit", (event) => event.preventDefault());
     bounds.addEventListener("input", () => {
       const { low, high } = bounds.elements;
-      const below = low.value === "" ? 0 : shareBelow(percentiles, Number(low.value));
-      const above = high.value === "" ? 0 : 1 - shareBelow(percentiles, Number(high.value));
+      const below = low.value === "" ? 0 : shareBelow(percentiles, Number(low.value), false);
+      const above = high.value === "" ? 0 : 1 - shareBelow(percentiles, Number(high.value), true);
       told.textContent = `drops ${(100 * Math.min(1, below + above)).toFixed(1)} % of the clips`;
     });
   }

@@ -31,7 +31,7 @@ from model_handlers.nearest import nearest
 
 def _category(asked: Any) -> Measure:
     settings = _settings("category", category.Settings, asked)
-    return _with_weights(category.measure(settings), settings.weights)
+    return dataclasses.replace(_with_weights(category.measure(settings), settings.weights), labels=settings.names)
 
 
 def _quality(asked: Any) -> Measure:
@@ -119,6 +119,12 @@ class Chosen:
         measured = (column for one in self.measures for column in one.columns)
         return frozenset((*measured, *(one.column for one in self.derived)))
 
+    def labels_of(self, column: str) -> tuple[str, ...]:
+        """The words that a column may hold; none where these are not known."""
+        known = {one.column: one.labels for one in self.derived}
+        known |= {name: one.labels for one in self.measures for name in one.columns}
+        return known.get(column, ())
+
 
 def choose(asked: Mapping[str, Any]) -> Chosen:
     """The measures that are asked for.
@@ -131,14 +137,16 @@ def choose(asked: Mapping[str, Any]) -> Chosen:
       ValueError: one cannot be meant; the message names the nearest right word. WeightsError: no such weights.
       ModuleNotFoundError: a package is missing.
     """
-    wanted = {name: value for name, value in asked.items() if value is not None and value is not False}
-    if wanted.pop("all", None):
-        wanted = {**dict.fromkeys((*_PLAIN, *_DERIVED, *_WITHOUT_WEIGHTS), True), **wanted}
+    every = dict.fromkeys((*_PLAIN, *_DERIVED, *_WITHOUT_WEIGHTS), True) if asked.get("all") else {}
+    said = {name: value for name, value in {**every, **asked}.items() if name != "all"}
+    wanted = {name: value for name, value in said.items() if value is not None and value is not False}
     for name in wanted:
         if name not in SUMMARIES:
             raise ValueError(f"there is no measure {name!r}; {nearest(name, sorted(SUMMARIES))}")
     for one in DERIVED:
         if one.name in wanted:
+            if refused := [name for name in one.needs if said.get(name, True) is not wanted.get(name, True)]:
+                raise ValueError(f"measures.{one.name} needs {refused[0]}, which is {said[refused[0]]!r}")
             wanted = {**dict.fromkeys(one.needs, True), **wanted}
     for name in (*_PLAIN, *_DERIVED):
         if wanted.get(name, True) is not True:

@@ -96,4 +96,5 @@ MEASURE = Derived(
     summary="Panda-70M's label of a clip: desirable, or why not; out of its motion and whether it shows a screen",
     needs=MEASURES,
     make=desirable_filtering,
+    labels=LABELS,
 )

@@ -76,6 +76,7 @@ class Measure:
       load: makes the function; a model, if there is one, is loaded here. Imports of heavy packages belong in there.
       version: counts the changes that make another value of the same clip.
       identity: what of its settings its values depend on.
+      labels: the words that its column of text may hold.
       check: raises where what it needs is not installed; asked before a job begins.
       model, revision, licence: of its weights, if it has any. restricted: why these may not be used for any purpose.
     """
@@ -86,6 +87,7 @@ class Measure:
     load: Callable[[], Look]
     version: int = 1
     identity: tuple[Any, ...] = ()
+    labels: tuple[str, ...] = ()
     check: Callable[[], object] | None = None
     model: str = ""
     revision: str = ""
@@ -106,7 +108,7 @@ class Derived:
     Attributes:
       name: what a configuration calls it. column: of `clips`, that it fills. summary: one line for people.
       needs: the measures that it is made of. make: from the values of a clip to the column's.
-      version: counts the changes that make another value of the same columns.
+      version: counts the changes that make another value of the same columns. labels: the words that it may hold.
     """
 
     name: str
@@ -115,3 +117,4 @@ class Derived:
     needs: tuple[str, ...]
     make: Callable[[Mapping[str, Any]], Any]
     version: int = 1
+    labels: tuple[str, ...] = ()
