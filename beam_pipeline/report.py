@@ -32,7 +32,8 @@ MAX_VIDEOS = 500
 MAX_CAPTIONS_A_CLIP = 40
 MAX_LABELS = 40
 
-_PERCENT = np.linspace(0, 1, 201)
+#: Where clips are drawn for the page to tell what bounds would drop: to a quarter of a percent.
+_DRAWN = (np.arange(400) + 0.5) / 400
 
 TEMPLATES = importlib.resources.files("beam_pipeline") / "templates_html"
 
@@ -171,13 +172,16 @@ def _scores(tables: report_contents.Tables) -> list[dict[str, Any]]:
             "labels": [(name, count, count / score.clips) for name, count in score.labels.items()][:MAX_LABELS],
             "drawing": report_drawings.histogram(score.values, title=score.column.title) if numbers else None,
             "facts": _facts(score.values) if numbers else (),
-            "percentiles": json.dumps([float(f"{one:.6g}") for one in np.quantile(score.values, _PERCENT)])
-            if numbers
-            else "",
+            "drawn": _drawn(score.values) if numbers else "",
         }
         for score in found.scores
         for numbers in [len(score.values) > 0]
     ]
+
+
+def _drawn(values: np.ndarray) -> str:
+    """Values of some clips, evenly over the sorted ones, as the page's script reads them."""
+    return json.dumps([float(f"{one:.6g}") for one in np.quantile(values, _DRAWN, method="inverted_cdf")])
 
 
 def _facts(values: np.ndarray) -> tuple[tuple[str, str], ...]:

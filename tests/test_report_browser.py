@@ -148,6 +148,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> str:
         clip("b", 1.0, 3.0, [candidate("frame", HOSTILE, 0.125)], abstained=True, subtitles=HOSTILE),
         clip("b", 3.0, 9.0, [candidate("text", "a dog barks", 0.75), candidate("frame", "noise", 0.0)]),
     ]
+    for row, blur in zip(clips, (0.0, 0.0, 0.0, 0.5), strict=True):
+        row |= {"blur": blur, "category": HOSTILE, "duplicate_of": HOSTILE, "crop": [0, 0, 64, 36]}
     write_dataset(
         directory,
         videos=[video("a", 14.0, title=HOSTILE), video("b", 9.0), video("c", None, "failed", uri=HOSTILE)],
@@ -173,6 +175,25 @@ def test_page_asks_for_nothing_but_itself_and_complains_of_nothing(page, report)
     assert page.complaints() == []
     assert page.requests() == [pathlib.Path(report).resolve().as_uri()]
     assert page.run("breaches") == []
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "told"),
+    [
+        ("", "", "drops 0.0 % of the clips"),
+        ("0", "", "drops 0.0 % of the clips"),
+        ("0.1", "", "drops 75.0 % of the clips"),
+        ("", "0", "drops 25.0 % of the clips"),
+        ("", "0.5", "drops 0.0 % of the clips"),
+        ("0.1", "0.4", "drops 100.0 % of the clips"),
+    ],
+)
+def test_bounds_tell_which_share_of_the_clips_they_would_drop(page, report, low, high, told):
+    page.open(report, "#distributions")
+    bounds = "document.querySelector('figure.score form.bounds')"
+    page.run(f"{bounds}.elements.low.value = '{low}'; {bounds}.elements.high.value = '{high}'")
+    page.run(f"{bounds}.dispatchEvent(new Event('input'))")
+    assert page.run(f"{bounds}.querySelector('output').textContent") == told
 
 
 def test_policy_holds_against_a_script_that_gets_into_the_page(page, report):

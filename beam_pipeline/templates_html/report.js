@@ -143,26 +143,22 @@
     }
   }
 
-  // The share of clips below a value, or up to it, of the percentiles that the page was written with. Many clips may
+  // The share of clips below a value, or up to it, of the evenly drawn clips that the page was written with. Many may
   // have the very same value: those are not below it, but they are up to it.
-  function shareBelow(percentiles, value, upTo) {
-    const last = percentiles.length - 1;
-    const at = percentiles.findIndex((one) => (upTo ? one > value : one >= value));
-    if (at < 0) return 1;
-    if (at === 0) return 0;
-    return (at - (percentiles[at] - value) / (percentiles[at] - percentiles[at - 1])) / last;
+  function shareBelow(drawn, value, upTo) {
+    return drawn.filter((one) => (upTo ? one <= value : one < value)).length / drawn.length;
   }
 
   for (const bounds of document.querySelectorAll("form.bounds")) {
     const figure = bounds.closest("figure");
-    const percentiles = JSON.parse(figure.dataset.percentiles);
+    const drawn = JSON.parse(figure.dataset.drawn);
     const told = bounds.querySelector("output");
     bounds.hidden = false;
     bounds.addEventListener("submit", (event) => event.preventDefault());
     bounds.addEventListener("input", () => {
       const { low, high } = bounds.elements;
-      const below = low.value === "" ? 0 : shareBelow(percentiles, Number(low.value), false);
-      const above = high.value === "" ? 0 : 1 - shareBelow(percentiles, Number(high.value), true);
+      const below = low.value === "" ? 0 : shareBelow(drawn, Number(low.value), false);
+      const above = high.value === "" ? 0 : 1 - shareBelow(drawn, Number(high.value), true);
       told.textContent = `drops ${(100 * Math.min(1, below + above)).toFixed(1)} % of the clips`;
     });
   }
