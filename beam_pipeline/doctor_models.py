@@ -55,9 +55,15 @@ def check_models(profile: str | None, config_file: str | None, commercial_only: 
 
 def load_each(models: Iterable[Entry]) -> Iterator[Check]:
     """Load each model, and say what mends it where that fails."""
+    from model_handlers.checkpoints import is_hub_id
+    from model_handlers.measures.catalogue import SUMMARIES
     from model_handlers.weights import WeightsError
 
     for entry in models:
+        if is_hub_id(entry.model) and entry.name in SUMMARIES:
+            told = f"{entry.model} is fetched at first use, unless the hub's cache has it; licence {entry.licence}"
+            yield Check(f"model {entry.name}", "ok", told)
+            continue
         try:
             entry.build().load_model()
         except Exception as error:
@@ -67,6 +73,8 @@ def load_each(models: Iterable[Entry]) -> Iterator[Check]:
                 fix = "pip install --force-reinstall -c constraints.txt torch torchvision   # they are built as a pair"
             elif entry.name == "lpips" and isinstance(error, WeightsError):
                 fix = "name other weights, or none, in the configuration: measures: {lpips: FILE.safetensors}"
+            elif entry.name in SUMMARIES and isinstance(error, WeightsError):
+                fix = f"name other weights in the configuration: measures: {{{entry.name}: {{weights: DIRECTORY}}}}"
             yield Check(f"model {entry.name}", "fail", f"{type(error).__name__}: {error}", fix)
         else:
             yield Check(f"model {entry.name}", "ok", f"loads: {entry.model}, {entry.revision}; licence {entry.licence}")

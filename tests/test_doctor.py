@@ -280,3 +280,13 @@ def test_the_command_says_how_it_stands(tmp_path):
     assert asked.returncode == 1
     assert "fail  configuration   there is no profile 'nosuch'" in asked.stdout
     assert asked.stderr == ""
+
+
+def test_a_measure_by_a_model_of_the_hub_is_told_and_not_fetched(tmp_path):
+    config = tmp_path / "mine.yaml"
+    config.write_text("measures: {nsfw: true}\n")
+    found = next(one for one in doctor_models.check_models(None, str(config)) if one.name == "model nsfw")
+    assert (found.state, found.what) == (
+        "ok",
+        "Falconsai/nsfw_image_detection is fetched at first use, unless the hub's cache has it; licence Apache-2.0",
+    )
