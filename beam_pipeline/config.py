@@ -22,6 +22,7 @@ import yaml
 from beam_pipeline import sections
 from beam_pipeline.choosing import choose
 from beam_pipeline.filters import gates_of
+from beam_pipeline.hearing import speech_choice
 from beam_pipeline.hygiene import HygieneSettings, hygiene_settings
 from beam_pipeline.placement import Placement
 from beam_pipeline.rules import RULES
@@ -48,6 +49,7 @@ class Config:
       splitting, stitching: the numbers of the splitter and of the stitching rules.
       embedder, teachers, selector: names of the catalogue.
       abstain_below: the selector abstains when its best score is lower; None: never.
+      speech: the model that hears what is said in videos without subtitles; None: nobody listens.
       measures: what is measured of each clip.
       filters: the rules that a clip must keep to. gates: those that a video must keep to, to be split.
       hygiene: what is done to the chosen captions; None: nothing.
@@ -66,6 +68,7 @@ class Config:
     teachers: tuple[Entry, ...]
     selector: Entry
     abstain_below: float | None
+    speech: Entry | None = None
     measures: Chosen = dataclasses.field(default_factory=Chosen)
     filters: tuple[Rule, ...] = ()
     gates: tuple[Rule, ...] = ()
@@ -97,7 +100,8 @@ class Config:
         """Every model that a job loads, in the order of the recipe."""
         measures = [catalogue.measure(one) for one in self.measures.measures if one.model]
         readers = self.hygiene.models if self.hygiene else ()
-        return (self.embedder, *measures, *self.teachers, self.selector, *readers)
+        heard = (self.speech,) if self.speech else ()
+        return (*heard, self.embedder, *measures, *self.teachers, self.selector, *readers)
 
     def fingerprints(self, etag: str, text_version: str) -> dict[str, str]:
         """What a video's rows depend on, stage by stage; a stage's fingerprint changes when any before it does.
@@ -107,8 +111,9 @@ class Config:
         """
         split = fingerprint(etag, self.splitting.fingerprint())
         embed = fingerprint(split, self.embedder.identity, dataclasses.asdict(self.stitching))
-        captions = fingerprint(embed, text_version, [teacher.identity for teacher in self.teachers])
         # Only what is asked for counts, so that datasets from before it could be asked for stay as they are.
+        heard = [["speech", self.speech.identity]] if self.speech else []
+        captions = fingerprint(embed, text_version, [teacher.identity for teacher in self.teachers], *heard)
         measured = [["measure", one.name, one.fingerprint] for one in self.measures.measures]
         derived = [["derive", one.name, one.version] for one in self.measures.derived]
         rules = [["filter", dataclasses.astuple(rule)] for rule in self.filters]
@@ -141,6 +146,7 @@ class Config:
             "selector": self.selector.name,
             "abstain_below": self.abstain_below,
             "placement": dataclasses.asdict(self.placement),
+            "speech": self.values.get("speech"),
             "measures": {one.name: {"fingerprint": one.fingerprint} for one in self.measures.measures},
             "filters": [dataclasses.asdict(rule) for rule in self.filters],
             "video_filters": [dataclasses.asdict(rule) for rule in self.gates],
@@ -250,6 +256,7 @@ _KEYS = (
     "teachers",
     "selector",
     "abstain_below",
+    "speech",
     "measures",
     "filters",
     "video_filters",
@@ -276,8 +283,9 @@ def _build(name: str, values: Mapping[str, Any], commercial_only: bool, complete
         weighty = [catalogue.measure(one) for one in chosen.measures if one.model]
         hygiene = hygiene_settings(values.get("hygiene"))
         readers = hygiene.models if hygiene else ()
-        entries = [choice.entry for choice in (embedder, *teachers, selector)]
-        sections.check_licences([*entries, *weighty, *readers], commercial_only)
+        speech = speech_choice(values.get("speech"))
+        choices = [*([speech] if speech else []), embedder, *teachers, selector]
+        sections.check_licences([*(choice.entry for choice in choices), *weighty, *readers], commercial_only)
         abstain_below = values.get("abstain_below", selector.entry.abstain_below)
         if abstain_below is not None and not (isinstance(abstain_below, int | float) and math.isfinite(abstain_below)):
             raise ConfigError(f"abstain_below must be a number or null, not {abstain_below!r}")
@@ -291,6 +299,7 @@ def _build(name: str, values: Mapping[str, Any], commercial_only: bool, complete
             teachers=tuple(teacher.entry for teacher in teachers),
             selector=selector.entry,
             abstain_below=abstain_below,
+            speech=speech.entry if speech else None,
             measures=chosen,
             filters=filters,
             hygiene=sections.needed_by(filters, hygiene),
@@ -299,7 +308,7 @@ def _build(name: str, values: Mapping[str, Any], commercial_only: bool, complete
             gates=gates_of(sections.section(values, "video_filters")),
             write_clips=sections.clip_files(values.get("write_clips")),
             placement=placement,
-            hints=tuple((choice.entry, choice.hints) for choice in (embedder, *teachers, selector) if choice.hints),
+            hints=tuple((choice.entry, choice.hints) for choice in choices if choice.hints),
             values=values,
         )
     except (ValueError, TypeError, OSError, WeightsError) as error:

@@ -45,7 +45,7 @@ VIDEO_FILTER = "likewise of whole videos, before they are split, like height=480
 FAST = "decode without the codec's loop filter: quicker, but a cut may be missed or moved"
 
 #: What a dead letter's stage may be.
-STAGES = ("read", "split", "embed", "caption", "score", "select", "measure", "clean", "media", "run")
+STAGES = ("read", "split", "hear", "embed", "caption", "score", "select", "measure", "clean", "media", "run")
 
 Command = Callable[..., argparse.ArgumentParser]
 _BEAMS = "Any option of Apache Beam may follow, such as --direct_num_workers=4."

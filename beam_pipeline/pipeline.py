@@ -28,6 +28,7 @@ from transforms.clip_writing import WriteClips
 from transforms.committing import CommitVideos
 from transforms.embedding import EmbedShots
 from transforms.filtering import FilterClips
+from transforms.hearing import HearVideos, speech_of
 from transforms.measuring import Asked, MeasureClips, Measuring
 from transforms.reading import ReadVideos, Source
 from transforms.recalling import RecallVideos, Retry
@@ -62,7 +63,8 @@ class CurateVideos(beam.PTransform):
         wanted = sources | "Recall videos" >> RecallVideos(self.output, run_id, versions, self.retry)
         read = wanted | "Read videos" >> ReadVideos()
         split = read.videos | "Detect shots" >> DetectShots(config.splitting, reels_of(self.output), gates=config.gates)
-        shots = split.videos | "Embed shots" >> EmbedShots(*placed(config.embedder, config))
+        videos = heard(split.videos, self.output, config)
+        shots = videos | "Embed shots" >> EmbedShots(*placed(config.embedder, config))
         events = shots | "Stitch shots" >> StitchShots(config.stitching, functools.partial(embedded, config=config))
         clips = events | "Clips" >> beam.FlatMap(lambda stitched: stitched.clips)
         measured, kept, dropped = looked_at(clips, config)
@@ -79,6 +81,15 @@ class CurateVideos(beam.PTransform):
         failed = (read.failed, split.failed) | beam.Flatten() | "Fail videos" >> FailVideos(run_id, versions)
         rows = (finished, failed) | "All videos" >> beam.Flatten() | "Count" >> beam.Map(count_rows)
         return rows | "Commit" >> CommitVideos(self.output, run_id, max_wait_s=self.commit_within_s)
+
+
+def heard(videos: beam.PCollection[SplitVideo], output: str, config: Config) -> beam.PCollection[SplitVideo]:
+    """The videos with what is said in them, where the configuration asks for that; else it is no step of the job."""
+    if config.speech is None:
+        return videos
+    handler, hints = placed(config.speech, config)
+    made_with = fingerprint(config.speech.identity)
+    return videos | "Hear videos" >> HearVideos(speech_of(output), handler, made_with, hints)
 
 
 Branch = list[beam.PCollection]

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from beam_pipeline.runs import records_of
 from transforms.files import name_of
 from transforms.measure_columns import BY_NAME
-from transforms.schemas import CLEAN_STAGE, MEASURE_STAGE, MEDIA_STAGE
+from transforms.schemas import CLEAN_STAGE, HEAR_STAGE, MEASURE_STAGE, MEDIA_STAGE
 from transforms.tables import Snapshot
 
 CLIP_COLUMNS = [
@@ -135,7 +135,7 @@ def spans_by_video(tables: Tables, video_ids: list[str]) -> dict[str, list[tuple
     # A teacher's failure costs a caption, a measurement's a number and a file's the file, so only other letters mark a
     # span as failed.
     letters = tables.failures
-    spared = pc.is_in(letters["stage"], pa.array([MEASURE_STAGE, CLEAN_STAGE, MEDIA_STAGE]))
+    spared = pc.is_in(letters["stage"], pa.array([HEAR_STAGE, MEASURE_STAGE, CLEAN_STAGE, MEDIA_STAGE]))
     costly = pc.and_(pc.is_null(letters["teacher"]), pc.invert(spared))
     lost = letters.filter(pc.and_(costly, pc.is_valid(letters["start_s"])))
     for kind, table in (("rejected", tables.rejected), ("accepted", tables.clips), ("failed", lost)):

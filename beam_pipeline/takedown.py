@@ -170,6 +170,7 @@ def _begin(dataset_dir: str, run_id: str, video_ids: Sequence[str], reason: str 
         "counts": {
             **{name: own.rows[name] for name in ("videos", "clips", "rejected", "failures")},
             "reels": len(own.files["reels"]),
+            **({"transcripts": len(own.files["speech"])} if own.files["speech"] else {}),
             "clip_files": len(own.files["media"]),
             "report": int(exists(join(dataset_dir, "report.html"))),
         },
@@ -183,7 +184,7 @@ def _remove(dataset_dir: str, remains: _Remains, video_ids: frozenset[str]) -> N
     # Nobody sees the videos from here on.
     drop_videos(dataset_dir, "videos", video_ids)
     reports = [path for path in list_files(dataset_dir) if _REPORT.fullmatch(name_of(path))]
-    for path in (*reports, *remains.files["media"], *remains.files["reels"]):
+    for path in (*reports, *remains.files["media"], *remains.files["speech"], *remains.files["reels"]):
         remove(path)
         if is_object(path):
             forget(path)

@@ -19,6 +19,7 @@ from transforms.rows import COUNTS
 
 #: The stage that a model's handler belongs to, by the place of its step in the recipe.
 STAGES = {
+    "Hear videos": "hear",
     "Embed shots": "embed",
     "Measure clips": "measure",
     "Caption clips": "caption",
@@ -30,6 +31,7 @@ STAGES = {
 FLOWS: Mapping[str, tuple[str, ...]] = {
     "read": ("bytes",),
     "split": ("reused", "bytes"),
+    "hear": ("reused",),
     "embed": ("reused",),
     "stitch": ("rejected", "reused", "in_s", "out_s", "rejected_s", "failed_s"),
     "caption": (),
@@ -41,7 +43,7 @@ FLOWS: Mapping[str, tuple[str, ...]] = {
     "commit": ("repeated", "superseded"),
 }
 #: Stages that a configuration may leave out.
-_OPTIONAL = frozenset(["measure", "filter", "clean", "media"])
+_OPTIONAL = frozenset(["hear", "measure", "filter", "clean", "media"])
 ALWAYS = ("in", "out", "failed")
 OF_A_TEACHER = ("asked", "captions", "failed", "not_applicable", "reused")
 
@@ -78,9 +80,9 @@ class Tally:
     def stages(self) -> dict[str, dict[str, Any]]:
         """What went into each stage and what became of it: `in = out + failed`, of which `reused` was there already.
 
-        Videos in `read`, `split` and `commit`, shots in `embed`, clips from `caption` to `media`. In `stitch` shots go
-        in, clips come out, and spans are rejected or failed; there the lengths add up: in_s = out_s + rejected_s +
-        failed_s. `caption` says of each teacher how many clips it was asked about (asked = captions + failed), and how
+        Videos in `read`, `split`, `hear` and `commit`, shots in `embed`, clips from `caption` to `media`. In `stitch`
+        shots go in, clips come out, and spans are rejected or failed; there the lengths add up: in_s = out_s +
+        rejected_s + failed_s. `caption` says of each teacher how many clips it was asked about (asked = captions + failed), and how
         many it was not (asked + not_applicable + reused = in). `measure` counts each measure of each clip, and says of
         each how many clips it looked at. `seconds` are of work, summed over workers.
         """

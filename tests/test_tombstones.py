@@ -75,6 +75,7 @@ def test_files_belong_to_the_video_whose_name_they_have_and_to_no_other(tmp_path
     long = "l" * 120
     names = {
         "reels": ["a.arrow", ".a.arrow.77.tmp", "a-1.arrow", "b.arrow"],
+        "speech": ["a.json", ".a.json.77.tmp", "a-1.json"],
         "media": ["a-0-10.mp4", "deep/a-10-20.webm", "a-0-10-3-4.mp4", "a-b-0-10.mp4", "own.mp4", "a.mp4", "notes.txt"],
     }
     shortened = f"{clip_id(long, Span(1000.0, 2000.0))}.mp4"
@@ -92,6 +93,7 @@ def test_files_belong_to_the_video_whose_name_they_have_and_to_no_other(tmp_path
     }
     assert relative == {
         "reels": {"reels/.a.arrow.77.tmp": "a", "reels/a.arrow": "a"},
+        "speech": {"speech/.a.json.77.tmp": "a", "speech/a.json": "a"},
         "media": {
             "media/a-0-10.mp4": "a",
             "media/deep/a-10-20.webm": "a",

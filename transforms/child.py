@@ -265,7 +265,7 @@ def _give_back(child: DecoderChild) -> None:
 
 
 def decode(task: str, request: dict[str, Any], limits: Limits) -> Any:
-    """Have a decoding process do `task` (`split`, `shots` or `clips`), and return its answer.
+    """Have a decoding process do `task` (`split`, `shots`, `clips` or `sound`), and return its answer.
 
     Raises:
       MediaError: the file yields no video. DecoderFailed (one of them): the process failed on it.

@@ -38,7 +38,7 @@ def local_copy(video: Video, deadline_s: float) -> Iterator[str]:
     if not is_object(video.uri):
         yield local_path(video.uri)
         return
-    with _own_folder() as folder:
+    with own_folder() as folder:
         path = os.path.join(folder, "video" + _suffix(video.uri))
         try:
             if not video.etag:
@@ -73,7 +73,7 @@ def _suffix(uri: str) -> str:
 
 
 @contextlib.contextmanager
-def _own_folder() -> Iterator[str]:
+def own_folder() -> Iterator[str]:
     """A new folder for temporary files, locked while it is in use; removes those whose owners were killed."""
     _sweep(tempfile.gettempdir())
     folder = tempfile.mkdtemp(prefix=_PREFIX)

@@ -2,9 +2,9 @@
 
     python -m transforms.decoder LIFELINE MEMORY_LIMIT     # started by transforms.child, never by hand
 
-A request is a JSON line on standard input, `{"task": "split" | "shots" | "probe" | "clips" | "ping", ...}`; answers are
-JSON lines on what was standard output: `{"frames": n, "time_s": t}` now and then, at last `{"done": ...}` or
-`{"error": {...}}`.
+A request is a JSON line on standard input, `{"task": "split" | "shots" | "probe" | "clips" | "sound" | "ping", ...}`;
+answers are JSON lines on what was standard output: `{"frames": n, "time_s": t}` now and then, at last `{"done": ...}`
+or `{"error": {...}}`.
 """
 
 import signal
@@ -65,6 +65,10 @@ def _answer(request: dict[str, Any], report: Callable[[int, float], None]) -> An
         from transforms.clip_files import answer
 
         return answer(request, report)
+    if request["task"] == "sound":
+        from transforms.sound_track import write_sound
+
+        return write_sound(request["path"], request["sound"], request["until_s"], report)
     from transforms.detection import SplittingConfig, detect_shots
     from transforms.splitting import probe, split_video
 

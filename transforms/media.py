@@ -86,16 +86,8 @@ def steadily(decode: Callable[[int], Answer], sharing: int = 1) -> Answer:
 
 
 @contextlib.contextmanager
-def open_media(path: str, *, fast: bool = False, threads: int = 1) -> Iterator[Media]:
-    """Open a local video.
-
-    Args:
-      fast: decode without the codec's loop filter.
-      threads: of the decoder. With more than one `pictures` raises `Unsteady` on a broken stream; see `steadily`.
-
-    Raises:
-      MediaError: one of its subclasses, if there is no video in it to decode.
-    """
+def open_container(path: str) -> Iterator[Any]:
+    """Open a local file of one of `CONTAINERS`, whatever streams it has. Raises `MediaError` if it is none."""
     check_file(path)
     try:
         container = av.open(
@@ -107,6 +99,21 @@ def open_media(path: str, *, fast: bool = False, threads: int = 1) -> Iterator[M
     except (av.error.FFmpegError, UnicodeDecodeError) as error:
         raise why_unopened(path, error) from error
     with container:
+        yield container
+
+
+@contextlib.contextmanager
+def open_media(path: str, *, fast: bool = False, threads: int = 1) -> Iterator[Media]:
+    """Open a local video.
+
+    Args:
+      fast: decode without the codec's loop filter.
+      threads: of the decoder. With more than one `pictures` raises `Unsteady` on a broken stream; see `steadily`.
+
+    Raises:
+      MediaError: one of its subclasses, if there is no video in it to decode.
+    """
+    with open_container(path) as container:
         yield Media(container, path, fast, threads)
 
 

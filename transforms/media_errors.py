@@ -49,6 +49,10 @@ class UndecodableVideo(MediaError):
     """A video stream of which not one frame could be decoded."""
 
 
+class UndecodableSound(MediaError):
+    """A stream of sound of which nothing could be decoded."""
+
+
 def local_path(uri: str) -> str:
     """The path of a local source: a plain path as it is, a `file:///...` URI decoded."""
     if uri.startswith("file:"):

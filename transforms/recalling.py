@@ -25,7 +25,7 @@ from transforms.parquet_files import is_delta_table, table_uri
 from transforms.reading import Source
 from transforms.records import Answers, Candidate, DeadLetter, Earlier, EarlierClip, RejectedSpan, Span
 from transforms.rows import costs_the_clip
-from transforms.schemas import FILTER_STAGE, TABLES
+from transforms.schemas import FILTER_STAGE, HEAR_STAGE, TABLES
 from transforms.scoring import SELECTOR
 from transforms.single_rows import Fingerprints
 from transforms.standing import Standing, rows_by_video
@@ -43,8 +43,8 @@ class Retry:
     """Which dead letters are worked on again; what is None counts as any.
 
     Attributes:
-      stages: 'read', 'split', 'embed', 'caption', 'score', 'measure', 'select', 'clean', 'media', or 'run', which
-        stopped a whole job.
+      stages: 'read', 'split', 'hear', 'embed', 'caption', 'score', 'measure', 'select', 'clean', 'media', or 'run',
+        which stopped a whole job.
       classes: of their errors.
       failed_before: at this time or earlier.
       attempts_below: tried less often than this so far.
@@ -108,8 +108,11 @@ def earlier_of(rows: Rows, fingerprints: Fingerprints, retry: Retry | None = Non
 
 
 def _is_open(letter: DeadLetter, same: set[str]) -> bool:
-    """Whether its stage is done again because its fingerprint changed. Teachers look at their requests themselves."""
-    if letter.teacher is not None:
+    """Whether its stage is done again because its fingerprint changed.
+
+    Teachers look at their requests themselves, and so does whoever listens.
+    """
+    if letter.teacher is not None or letter.stage == HEAR_STAGE:
         return False
     return {"read": "split", "split": "split", "embed": "embed"}.get(letter.stage, "select") not in same
 

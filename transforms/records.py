@@ -102,6 +102,8 @@ class SplitVideo:
 
     `damage` says in plain words what could not be decoded, with the span that is missing; None when all was read.
     `dropped` is the whole of it where a rule of the user's dropped it: it has no shots then, and no reel of its own.
+    `heard` is what is said in it, where nobody wrote that down and a model was asked; `heard_with` is its fingerprint,
+    and `unheard` says why it could not tell.
     """
 
     video: Video
@@ -113,6 +115,9 @@ class SplitVideo:
     damage_span: Span | None = None
     decode_s: float = 0.0
     dropped: RejectedSpan | None = None
+    heard: tuple[Cue, ...] = ()
+    heard_with: str = ""
+    unheard: DeadLetter | None = None
 
     @property
     def known(self) -> Earlier | None:
@@ -138,7 +143,8 @@ class Clip:
 
     `shots` are the stitched shots, cut to the clip. `subtitles` is the text that overlaps the clip, None when there is
     none. `fingerprint` stands for all that shaped the clip and its text: source, splitting, embedding, subtitles.
-    `earlier` is what models answered about it in an earlier run, `version` that of its video.
+    `heard_with` is the fingerprint of the model that heard that text, empty where it was written. `earlier` is what
+    models answered about it in an earlier run, `version` that of its video.
     """
 
     clip_id: str
@@ -155,6 +161,7 @@ class Clip:
     language: str | None = None
     earlier: Answers | None = None
     version: str = ""
+    heard_with: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -249,14 +256,8 @@ class Answers:
 
     def failure(self, stage: str, teacher: str | None = None, fingerprint: str | None = None) -> DeadLetter | None:
         """The dead letter that stands for this stage, for this teacher's caption, or for what had this fingerprint."""
-        return next(
-            (
-                one
-                for one in self.failures
-                if (one.stage, one.teacher) == (stage, teacher) and fingerprint in (None, one.fingerprint)
-            ),
-            None,
-        )
+        found = (one for one in self.failures if (one.stage, one.teacher) == (stage, teacher))
+        return next((one for one in found if fingerprint in (None, one.fingerprint)), None)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

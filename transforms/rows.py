@@ -80,7 +80,7 @@ def video_rows(
     """All rows of a video that was split.
 
     The video is 'ok', 'partial' when part of it could not be read or decoded or a span failed, 'failed' when spans
-    failed and no clip stands. A teacher or a measurement that fails changes nothing.
+    failed and no clip stands. Speech, a teacher or a measurement that fails changes nothing.
 
     Args:
       verdicts: one a clip.
@@ -97,6 +97,8 @@ def video_rows(
     letters: list[DeadLetter] = [*video.text_failures, *stitched.dead_letters]
     if split.damage:
         letters.append(damage_letter(split))
+    if split.unheard:
+        letters.append(split.unheard)
     for clip, embedding in zip(stitched.clips, stitched.embeddings, strict=True):
         found = by_clip.get(clip.clip_id)
         if found is None:

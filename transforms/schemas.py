@@ -26,6 +26,10 @@ SCHEMA_VERSION = 1
 
 SAFE_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
+#: The stage whose dead letter costs a video the text of what is said in it, which nobody wrote down. It is also what
+#: hearing is called among what a clip was made with.
+HEAR_STAGE = "hear"
+
 #: The stage whose dead letter costs a clip one number, as one that names a teacher costs it one caption.
 MEASURE_STAGE = "measure"
 
@@ -214,8 +218,8 @@ def earlier_schemas(name: str) -> list[pa.Schema]:
 
 
 def spares_the_span(stage: str, teacher: str | None) -> bool:
-    """Whether a dead letter costs no part of its video: of one teacher's caption, a measurement, or a cleaning."""
-    return teacher is not None or stage in (MEASURE_STAGE, CLEAN_STAGE)
+    """Whether a dead letter costs no part of its video: of speech, one teacher's caption, a measure, a cleaning."""
+    return teacher is not None or stage in (HEAR_STAGE, MEASURE_STAGE, CLEAN_STAGE)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

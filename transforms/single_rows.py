@@ -23,7 +23,7 @@ from transforms.records import (
     Vector,
     Video,
 )
-from transforms.schemas import CLEAN_STAGE, SCHEMA_VERSION
+from transforms.schemas import CLEAN_STAGE, HEAR_STAGE, SCHEMA_VERSION
 from transforms.scoring import SELECTOR
 from transforms.timecodes import timecode
 
@@ -93,6 +93,7 @@ def clip_row(
 
 def _made_with(judged: JudgedClip, measured: MeasuredClip | None, cleaning: str = "") -> list[dict[str, str]]:
     by_name = {**(measured.made_with if measured else {}), SELECTOR: judged.made_with, CLEAN_STAGE: cleaning}
+    by_name[HEAR_STAGE] = judged.captioned.clip.heard_with
     return _named({name: fingerprint for name, fingerprint in by_name.items() if fingerprint})
 
 

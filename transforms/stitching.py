@@ -243,8 +243,8 @@ def _clip(
     split: SplitVideo, span: Span, shots: tuple[Span, ...], fingerprint: str, earlier: Answers | None = None
 ) -> Clip:
     video = split.video
-    cues = video.cues or split.embedded_cues
-    text = align(cues, span)
+    written = video.cues or split.embedded_cues
+    text = align(written or split.heard, span)
     name = clip_id(video.video_id, span)
     shaped_by = "\n".join([fingerprint, name, text or "", video.title or "", video.description or ""])
     return Clip(
@@ -262,6 +262,7 @@ def _clip(
         language=video.language,
         earlier=earlier,
         version=video.version,
+        heard_with=split.heard_with if text and not written else "",
     )
 
 

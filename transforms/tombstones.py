@@ -123,7 +123,7 @@ def without_taken_down(found: Found, dataset_dir: Directory) -> Found:
 def files_of(
     dataset_dir: Directory, video_ids: Iterable[str], clips: Mapping[str, str] | None = None
 ) -> dict[str, dict[str, str]]:
-    """The files beside the tables that came of these videos: for `reels` and `media`, the video_id by path.
+    """The files beside the tables that came of these videos: for `reels`, `speech` and `media`, the video_id by path.
 
     A file is its video's or clip's by its name up to the first dot, which no id has; what a killed process had begun
     to write has a dot before that.
@@ -131,10 +131,10 @@ def files_of(
     Args:
       clips: the video_id by clip_id, where rows tell it; else a clip is known by the form of its id.
     """
-    reels = {video_id: video_id for video_id in video_ids}
-    beginnings = {one: video_id for video_id in reels for one in _clip_beginnings(video_id)}
-    found: dict[str, dict[str, str]] = {"reels": {}, "media": {}}
-    for folder, owners in (("reels", reels), ("media", clips or {})):
+    videos = {video_id: video_id for video_id in video_ids}
+    beginnings = {one: video_id for video_id in videos for one in _clip_beginnings(video_id)}
+    found: dict[str, dict[str, str]] = {"reels": {}, "speech": {}, "media": {}}
+    for folder, owners in (("reels", videos), ("speech", videos), ("media", clips or {})):
         for path in list_files(join(dataset_dir, folder), below=True):
             name = name_of(path).lstrip(".").partition(".")[0]
             span = _SPAN.fullmatch(name) if folder == "media" else None
