@@ -82,9 +82,9 @@ class Tally:
 
         Videos in `read`, `split`, `hear` and `commit`, shots in `embed`, clips from `caption` to `media`. In `stitch`
         shots go in, clips come out, and spans are rejected or failed; there the lengths add up: in_s = out_s +
-        rejected_s + failed_s. `caption` says of each teacher how many clips it was asked about (asked = captions + failed), and how
-        many it was not (asked + not_applicable + reused = in). `measure` counts each measure of each clip, and says of
-        each how many clips it looked at. `seconds` are of work, summed over workers.
+        rejected_s + failed_s. `caption` says of each teacher how many clips it was asked about (asked = captions +
+        failed), and how many it was not (asked + not_applicable + reused = in). `measure` counts each measure of each
+        clip, and says of each how many clips it looked at. `seconds` are of work, summed over workers.
         """
         with self._lock:
             told = {stage: self._stage(stage) for stage in FLOWS if stage not in _OPTIONAL or self._flow[stage]}

@@ -19,14 +19,15 @@ ALLOWED = {
     "beam_pipeline": PACKAGES,
 }
 
-#: PyAV has its home where files are opened, where frames become pictures and where clips are written; the demo film is
-#: encoded, and the doctor asks which codecs are there, without a decode.
+#: PyAV has its home where files are opened, where frames become pictures, where sound is decoded and where clips are
+#: written; the demo film is encoded, and the doctor asks which codecs are there, without a decode.
 TOUCH_AV = {
     "transforms/media.py",
     "transforms/pixels.py",
     "transforms/clip_files.py",
     "transforms/clip_outputs.py",
     "transforms/clip_sound.py",
+    "transforms/sound_track.py",
     "beam_pipeline/demo.py",
     "beam_pipeline/doctor.py",
 }
