@@ -1,4 +1,4 @@
-"""Opening and decoding a local video. Only this, `pixels`, `sound_track` and the writers of clips (`clip_*`) touch PyAV.
+"""Opening and decoding a local video. Only this, `pixels`, `sound_track` and `clip_*` touch PyAV.
 
     with open_media("/videos/a.mp4") as media:
         for picture in media.pictures():
