@@ -244,7 +244,7 @@ def _making(run: Mapping[str, Any]) -> Iterator[str]:
     models = run.get("models") or []
     roles = {config.get("embedder"): "embedder", config.get("selector"): "selector"}
     roles |= dict.fromkeys(config.get("measures") or {}, "measure")
-    roles |= dict.fromkeys(config.get("hygiene") or {}, "hygiene")
+    roles |= dict.fromkeys(config.get("hygiene") or {}, "hygiene") | {"speech": "speech"}
     rows = [
         (
             *(_plain(model.get(key)) for key in ("name", "model", "revision", "licence")),
