@@ -11,6 +11,7 @@ from transforms.measure_columns import MEASURED
 
 _ID = "of the source video; stable between runs"
 _RUN = "the run that wrote the row"
+_MADE_WITH = "fingerprints of the selector (select), each measure (by name), the cleaning and the hearing, for reruns"
 _MEASURED = {column.name: f"{column.meaning}; null if it was not measured" for column in MEASURED}
 
 COLUMNS: Mapping[str, Mapping[str, str]] = {
@@ -41,7 +42,7 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "schema_version": "of this table's columns; those added at the end later don't change it",
         "max_running_lpips": _MEASURED["max_running_lpips"],
         "clip_file": "the clip's own file, by its path in the dataset; null if none was asked for or made",
-        "made_with": "fingerprints of the selector (select) and of each measure, for reruns",
+        "made_with": _MADE_WITH,
         **_MEASURED,
         "caption_language": "ISO 639-1 code of the caption's language; null if it can't be told or was not asked",
         "harmful_text": "whether a harmful word stands in caption, title or subtitles; null if it was not asked",
@@ -85,7 +86,7 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "shots": "the shots that it was stitched from",
         "embedding": "its visual embedding, of unit length",
         "captions": "its captions, if it had got any",
-        "made_with": "fingerprints of the selector (select) and of each measure, for reruns",
+        "made_with": _MADE_WITH,
         **_MEASURED,
     },
     "failures": {
