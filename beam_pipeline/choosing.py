@@ -22,7 +22,8 @@ _FIND = {"embedder": catalogue.embedder, "teacher": catalogue.teacher, "selector
 #: Names stand in metrics and in files that Beam makes.
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}")
 #: What a mapping may say beside settings of the model.
-_OF_ENTRY = ("name", "like", "licence", "commercial", "accelerator", "min_ram")
+HINTS = ("accelerator", "min_ram")
+_OF_ENTRY = ("name", "like", "licence", "commercial", *HINTS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,8 +70,7 @@ def _changed(entry: Entry, name: str, value: Mapping[str, Any]) -> Choice:
     for key in value:
         check_word("key", key, [*_OF_ENTRY, *known])
     settings = {key: asked for key, asked in value.items() if key in known}
-    hints = {key: value[key] for key in ("accelerator", "min_ram") if key in value}
-    check_hints(hints)
+    hints = hints_of(value)
     if settings or name != entry.name:
         changed = entry.changed(name, **settings)
         if changed.model != entry.model and (name != entry.name or is_hub_id(changed.model)):
@@ -79,7 +79,8 @@ def _changed(entry: Entry, name: str, value: Mapping[str, Any]) -> Choice:
             changed = dataclasses.replace(changed, licence="unknown", restricted=unknown, thresholds=None)
         entry = changed
     if "licence" in value or "commercial" in value:
-        entry = _licensed(entry, value)
+        licence, restricted = licence_of(entry.name, value, entry.licence)
+        entry = dataclasses.replace(entry, licence=licence, restricted=restricted)
     return Choice(entry, hints)
 
 
@@ -94,12 +95,23 @@ def _ready(choice: Choice, complete: bool) -> Choice:
     return choice
 
 
-def _licensed(entry: Entry, value: Mapping[str, Any]) -> Entry:
-    licence, commercial = value.get("licence", entry.licence), value.get("commercial", False)
+def licence_of(where: str, said: Mapping[str, Any], known: str = "unknown") -> tuple[str, str]:
+    """The licence of weights that somebody names, and why it restricts their use; "" where that is said to be allowed.
+
+    Raises:
+      ValueError: what is said of it is of the wrong kind.
+    """
+    licence, commercial = said.get("licence", known), said.get("commercial", False)
     if not isinstance(licence, str) or not isinstance(commercial, bool):
-        raise ValueError(f"{entry.name}: licence is a text and commercial is true or false")
-    restricted = "" if commercial else f"{licence}; the configuration doesn't say that it allows commercial use"
-    return dataclasses.replace(entry, licence=licence, restricted=restricted)
+        raise ValueError(f"{where}: licence is a text and commercial is true or false")
+    return licence, "" if commercial else f"{licence}; the configuration doesn't say that it allows commercial use"
+
+
+def hints_of(said: Mapping[str, Any]) -> dict[str, Any]:
+    """The resource hints among what is said of a model."""
+    hints = {key: said[key] for key in HINTS if key in said}
+    check_hints(hints)
+    return hints
 
 
 def check_word(what: str, name: Any, known: Iterable[str]) -> None:

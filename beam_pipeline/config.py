@@ -285,7 +285,9 @@ def _build(name: str, values: Mapping[str, Any], commercial_only: bool, complete
         readers = hygiene.models if hygiene else ()
         speech = speech_choice(values.get("speech"))
         choices = [*([speech] if speech else []), embedder, *teachers, selector]
+        # Before the numbers: nobody should calibrate a model that is refused then.
         sections.check_licences([*(choice.entry for choice in choices), *weighty, *readers], commercial_only)
+        sections.check_needs(filters, hygiene)
         abstain_below = values.get("abstain_below", selector.entry.abstain_below)
         if abstain_below is not None and not (isinstance(abstain_below, int | float) and math.isfinite(abstain_below)):
             raise ConfigError(f"abstain_below must be a number or null, not {abstain_below!r}")
@@ -302,7 +304,7 @@ def _build(name: str, values: Mapping[str, Any], commercial_only: bool, complete
             speech=speech.entry if speech else None,
             measures=chosen,
             filters=filters,
-            hygiene=sections.needed_by(filters, hygiene),
+            hygiene=hygiene,
             card=sections.card(sections.section(values, "card")),
             duplicates=sections.duplicates(values.get("duplicates"), embedder.entry),
             gates=gates_of(sections.section(values, "video_filters")),

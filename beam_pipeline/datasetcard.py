@@ -21,7 +21,7 @@ import yaml
 
 from beam_pipeline.datasetcard_columns import COLUMNS
 from beam_pipeline.runs import records_of
-from beam_pipeline.score_statistics import Score, gather
+from beam_pipeline.score_statistics import Score, Scores, gather
 from transforms.files import Directory, exists, join, reading, title_of, write
 from transforms.schemas import TABLES
 from transforms.tables import Snapshot
@@ -61,8 +61,12 @@ class Figures:
     preview: tuple[Mapping[str, Any], ...]
 
 
-def figures(dataset_dir: Directory) -> Figures:
-    """Count a dataset, in memory that does not grow with its embeddings and candidates."""
+def figures(dataset_dir: Directory, scores: Scores | None = None) -> Figures:
+    """Count a dataset, in memory that does not grow with its embeddings and candidates.
+
+    Args:
+      scores: how its measures are spread, where somebody has looked already.
+    """
     snapshot = Snapshot.open(dataset_dir)
     videos = snapshot.read("videos", ["status", "duration_s"])
     columns = ["video_id", "start_s", "duration_s", "caption", "teacher", "matching_score", "abstained"]
@@ -83,7 +87,7 @@ def figures(dataset_dir: Directory) -> Figures:
         failures=snapshot.read("failures", ["stage"]).num_rows,
         chosen=_counted(clips["teacher"].to_pylist()),
         duplicates=len(clips) - clips["duplicate_of"].null_count,
-        scores=tuple(gather(snapshot.read).scores),
+        scores=tuple((scores or gather(snapshot.scan)).scores),
         preview=tuple(_preview(clips)),
     )
 
@@ -99,17 +103,18 @@ def _preview(clips: pa.Table) -> Iterator[Mapping[str, Any]]:
         yield clips.slice(rows[place * len(rows) // shown], 1).to_pylist()[0]
 
 
-def write_card(dataset_dir: Directory, *, title: str | None = None) -> str:
+def write_card(dataset_dir: Directory, *, title: str | None = None, scores: Scores | None = None) -> str:
     """Write the card into the dataset and return its path.
 
     Args:
       title: its heading; default: the directory's name.
+      scores: see `figures`.
     """
     path = join(dataset_dir, "README.md")
     if exists(path) and not _is_card(path):
         # Somebody's own words, in a directory that had them before the dataset came.
         path = join(dataset_dir, "DATASET.md")
-    text = card(title or title_of(dataset_dir), figures(dataset_dir), _newest_run(dataset_dir))
+    text = card(title or title_of(dataset_dir), figures(dataset_dir, scores), _newest_run(dataset_dir))
     write(path, text.encode())
     return path
 

@@ -12,16 +12,14 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-from beam_pipeline.choosing import Choice, check_word
-from beam_pipeline.placement import check_hints
+from beam_pipeline.choosing import HINTS, Choice, check_word, hints_of, licence_of
 from model_handlers.catalogue import Entry
 from model_handlers.listening import VERSION, Listener
 from model_handlers.speech import SpeechSettings
 from transforms.sound import sound_of
 
 _OF_MODEL = ("weights", "revision", "dtype")
-_HINTS = ("accelerator", "min_ram")
-_KEYS = (*_OF_MODEL, "licence", "commercial", *_HINTS)
+_KEYS = (*_OF_MODEL, "licence", "commercial", *HINTS)
 
 #: Billions of parameters of OpenAI's checkpoints, by the table of their model card, and what the hub sends, in GB.
 _SIZES = {"tiny": (0.04, 0.2), "base": (0.07, 0.3), "small": (0.24, 1.0), "medium": (0.77, 3.1)}
@@ -50,8 +48,7 @@ def speech_choice(asked: Any) -> Choice | None:
         check_word("key of speech", key, _KEYS)
     of_model: dict[str, Any] = {key: values[key] for key in _OF_MODEL if key in values}
     settings = SpeechSettings(**of_model)
-    hints = {key: values[key] for key in _HINTS if key in values}
-    check_hints(hints)
+    hints = hints_of(values)
     size, (licence, restricted) = _size(settings.weights), _licence(settings.weights, values)
     return Choice(
         Entry(
@@ -81,7 +78,4 @@ def _licence(weights: str, values: Mapping[str, Any]) -> tuple[str, str]:
     known = "licence" not in values and "commercial" not in values and weights.startswith(_PUBLISHER)
     if known and weights.removeprefix(_PUBLISHER).removesuffix(".en") in _SIZES:
         return "MIT" if weights.endswith("-turbo") else "Apache-2.0", ""
-    licence, commercial = values.get("licence", "unknown"), values.get("commercial", False)
-    if not isinstance(licence, str) or not isinstance(commercial, bool):
-        raise ValueError("speech: licence is a text and commercial is true or false")
-    return licence, "" if commercial else f"{licence}; the configuration doesn't say that it allows commercial use"
+    return licence_of("speech", values)

@@ -15,7 +15,7 @@ from typing import Any
 
 from apache_beam.ml.inference.base import ModelHandler
 
-from beam_pipeline.choosing import check_word
+from beam_pipeline.choosing import check_word, licence_of
 from model_handlers import harmful, harmful_classifier, language, names, names_spacy, readers, stock_phrases
 from model_handlers.catalogue import Entry
 from model_handlers.settings import Settings
@@ -175,10 +175,7 @@ def _of_weights(part: str, asked: Any, factory: Callable[..., ModelHandler], sum
     for key in asked:
         check_word(f"key of hygiene.{part}", key, _OF_WEIGHTS)
     settings = Settings(**{key: value for key, value in asked.items() if key not in ("licence", "commercial")})
-    licence, commercial = asked.get("licence", "unknown"), asked.get("commercial", False)
-    if not isinstance(licence, str) or not isinstance(commercial, bool):
-        raise ValueError(f"hygiene.{part}: licence is a text and commercial is true or false")
-    unsaid = f"{licence}; the configuration doesn't say that it allows commercial use"
+    licence, restricted = licence_of(f"hygiene.{part}", asked)
     return Entry(
         name=part,
         model=settings.weights,
@@ -188,5 +185,5 @@ def _of_weights(part: str, asked: Any, factory: Callable[..., ModelHandler], sum
         factory=factory,
         prompt_id=settings.dtype,
         settings=settings,
-        restricted="" if commercial else unsaid,
+        restricted=restricted,
     )

@@ -10,7 +10,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
-import functools
 import logging
 import os
 import sys
@@ -37,7 +36,7 @@ from transforms.recalling import Retry
 from transforms.reels import reels_of
 from transforms.schemas import base_run
 from transforms.sources import is_overtaken
-from transforms.tables import create_tables, current_videos, read_table
+from transforms.tables import Snapshot, create_tables, current_videos
 
 _log = logging.getLogger(__name__)
 
@@ -214,7 +213,9 @@ class Job:
             sweep_media(self.output)
         self.tally.seconds["finish"] += time.monotonic() - began
         outcomes = self.note(status)
-        write_card(self.output)
+        scores = score_statistics.gather(Snapshot.open(self.output).scan)
+        write_card(self.output, scores=scores)
+        asked = self.config.measures.columns or self.config.filters
         return Summary(
             run_id=self.run_id,
             output=self.output,
@@ -224,13 +225,8 @@ class Job:
             seconds=self.tally.seconds,
             bytes=self.tally.bytes,
             wall_s=time.monotonic() - self.began,
-            scores=self._scores(),
+            scores=tuple(score_statistics.describe(scores)) if asked else (),
         )
-
-    def _scores(self) -> tuple[str, ...]:
-        if not (self.config.measures.columns or self.config.filters):
-            return ()
-        return tuple(score_statistics.describe(score_statistics.gather(functools.partial(read_table, self.output))))
 
     def _mark_duplicates(self) -> None:
         """Decide anew what is a duplicate; where nobody asked for it, see that no mark names what is gone."""

@@ -164,7 +164,7 @@ def _figures(values: dict[str, np.ndarray]) -> list[dict[str, Any]]:
 
 def _scores(tables: report_contents.Tables) -> list[dict[str, Any]]:
     """The measures: a drawing and percentiles of numbers, by which the page tells what bounds would drop; labels."""
-    found = score_statistics.gather(lambda name, columns: getattr(tables, name).select(columns))
+    found = score_statistics.gather(lambda name, columns: getattr(tables, name).select(columns).to_batches())
     return [
         {
             "column": score.column,

@@ -35,6 +35,8 @@ VIDEO_COLUMNS = [
     *("video_id", "uri", "title", "duration_s", "width", "height", "fps", "codec", "size_bytes"),
     *("n_shots", "n_clips", "n_rejected", "n_failures", "status", "run_id"),
 ]
+#: What a dropped clip had come to, embedding and captions, is no part of a report.
+REJECTED_COLUMNS = ["video_id", "start_s", "end_s", "stage", "reason", "value", "threshold", *BY_NAME]
 STATUS_ORDER = {"failed": 0, "partial": 1, "ok": 2}
 
 
@@ -93,7 +95,7 @@ def load(dataset_dir: str) -> Tables:
             return Tables(
                 clips=snapshot.read("clips", CLIP_COLUMNS),
                 videos=snapshot.read("videos", VIDEO_COLUMNS),
-                rejected=snapshot.read("rejected"),
+                rejected=snapshot.read("rejected", REJECTED_COLUMNS),
                 failures=snapshot.read("failures"),
             )
         except FileNotFoundError:

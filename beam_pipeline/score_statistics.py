@@ -1,6 +1,6 @@
 """How the measures of a dataset are distributed, and what a threshold would drop: for the summary and the report.
 
-    for line in describe(gather(read_table)): print(line)
+    for line in describe(gather(Snapshot.open("out").scan)): print(line)
 
 Clips that a filter has dropped are in here, too: whoever moves a threshold has to see both sides of it.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -41,12 +41,6 @@ class Score:
         """How many clips it was measured of."""
         return len(self.values) or sum(self.labels.values())
 
-    def dropped(self, low: float | None = None, high: float | None = None) -> float:
-        """The share of clips that are below `low` or above `high`: what these bounds would drop."""
-        below = 0 if low is None else np.searchsorted(self.values, low, "left")
-        above = 0 if high is None else len(self.values) - np.searchsorted(self.values, high, "right")
-        return float(below + above) / len(self.values) if len(self.values) else 0.0
-
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
@@ -57,30 +51,34 @@ class Scores:
     dropped: Mapping[str, int]
 
 
-def gather(read: Callable[[str, list[str]], pa.Table]) -> Scores:
-    """Read the measures, column by column, in memory that grows with one column alone.
+def gather(scan: Callable[[str, list[str]], Iterable[pa.RecordBatch]]) -> Scores:
+    """Read the measures in one pass over each table, in memory that grows with what was measured.
 
     Args:
-      read: a table's rows with these columns (`transforms.tables.read_table` of a dataset).
+      scan: a table's rows with these columns, batch by batch (`transforms.tables.Snapshot.scan`).
     """
-    stages = read("rejected", ["stage", "reason"])
-    reasons = stages.filter(pc.equal(stages["stage"], FILTER_STAGE))["reason"].to_pylist()
-    found = []
-    for column in MEASURED:
-        if column.is_number or pa.types.is_string(column.kind):
-            both = [read(name, [column.name])[column.name] for name in ("clips", "rejected")]
-            score = _score(column, [chunk for one in both for chunk in one.chunks])
-            if score.clips:
-                found.append(score)
-    kept = read("clips", ["clip_id"]).num_rows
-    return Scores(kept + len(reasons), found, _counted(reasons))
+    told = [column for column in MEASURED if column.is_number or pa.types.is_string(column.kind)]
+    there: dict[str, list[pa.Array]] = {column.name: [] for column in told}
+    reasons: list[str] = []
+    kept = 0
+    for name, about in (("clips", ["clip_id"]), ("rejected", ["stage", "reason"])):
+        for batch in scan(name, [*about, *there]):
+            for column, found in there.items():
+                found.append(batch.column(column).drop_null())
+            if name == "clips":
+                kept += batch.num_rows
+            else:
+                dropped = pc.equal(batch.column("stage"), FILTER_STAGE)
+                reasons += batch.column("reason").filter(dropped).to_pylist()
+    scores = [_score(column, there[column.name]) for column in told]
+    return Scores(kept + len(reasons), [score for score in scores if score.clips], _counted(reasons))
 
 
 def _score(column: MeasureColumn, chunks: Sequence[pa.Array]) -> Score:
-    there = pa.chunked_array(chunks, column.kind).drop_null()
+    found = pa.chunked_array(chunks, column.kind)
     if not column.is_number:
-        return Score(column, np.empty(0), _counted(there.to_pylist()))
-    values = there.to_numpy().astype(np.float64)
+        return Score(column, np.empty(0), _counted(found.to_pylist()))
+    values = found.to_numpy().astype(np.float64)
     return Score(column, np.sort(values[np.isfinite(values)]), {})
 
 

@@ -47,13 +47,12 @@ def measured(values: Mapping[str, Any]) -> tuple[Chosen, tuple[Rule, ...]]:
     return chosen, rules
 
 
-def needed_by(rules: Iterable[Rule], hygiene: HygieneSettings | None) -> HygieneSettings | None:
-    """The hygiene of a configuration, refused if a rule is about something of it that nobody asked for."""
+def check_needs(rules: Iterable[Rule], hygiene: HygieneSettings | None) -> None:
+    """Refuse rules about what only a hygiene tells that nobody asked for."""
     for rule in rules:
         part = {"harmful_text": "harmful", "caption_language": "language"}.get(rule.column)
         if part and not (hygiene and getattr(hygiene, part)):
             raise ConfigError(f"filters.{rule.column} needs hygiene: {{{part}: true}}")
-    return hygiene
 
 
 def clip_files(asked: Any) -> ClipFileSettings | None:

@@ -1,7 +1,7 @@
 """LPIPS: how different two pictures look, and how much a clip changes within itself (paper, section 3.1 and table 2).
 
     lpips = load_lpips("lpips_alex_v0.1.safetensors")
-    lpips.max_running(frames_at_1fps(open_reel(clip.reel), clip.span))      # Max Running LPIPS, 0.256 in the paper
+    lpips.max_running(reel.frames(rows_at_1fps(reel, clip.span)))      # Max Running LPIPS, 0.256 in the paper
 
 Pictures are looked at in the size they have. The network is the `lpips` package's own; for its weights see
 `model_handlers.perceptual_weights`.
@@ -140,11 +140,6 @@ def rows_at_1fps(reel: Reel | OpenReel, span: Span) -> list[int]:
         around = [place for place in (at - 1, at) if 0 <= place < len(times)]
         picked.add(min(around, key=lambda place: abs(times[place] - span.start_s - second)))
     return [rows[place] for place in sorted(picked)]
-
-
-def frames_at_1fps(reel: Reel | OpenReel, span: Span) -> list[np.ndarray]:
-    """The key frames of a span at 1 fps, uint8 RGB (height, width, 3)."""
-    return reel.frames(rows_at_1fps(reel, span))
 
 
 def _of_one_size(frames: Sequence[np.ndarray]) -> Sequence[np.ndarray]:

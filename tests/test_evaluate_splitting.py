@@ -300,7 +300,7 @@ def test_bad_usage_is_one_line_and_status_2_before_anything_is_decoded(flags, me
 
 
 def test_remembered_lpips_is_that_of_the_frames_themselves(shared_dir, footage, tmp_path):
-    from model_handlers.perceptual import Lpips, frames_at_1fps, load_lpips
+    from model_handlers.perceptual import Lpips, load_lpips, rows_at_1fps
     from transforms.reel import Reel
     from transforms.splitting import split_video
 
@@ -316,7 +316,7 @@ def test_remembered_lpips_is_that_of_the_frames_themselves(shared_dir, footage, 
     reel = Reel.open(str(tmp_path / "a.arrow"))
     running = RunningLpips(Counting(loaded.network, "cpu"), reel)
     spans = [Span(0.0, 6.0), Span(2.0, 4.0), Span(0.0, 2.0), Span(0.0, 0.4), Span(0.0, 6.0)]
-    expected = [loaded.max_running(frames_at_1fps(reel, span)) for span in spans]
+    expected = [loaded.max_running(reel.frames(rows_at_1fps(reel, span))) for span in spans]
     assert [running(span) for span in spans] == [None if value is None else pytest.approx(value) for value in expected]
     assert expected[3] is None
     # The spans inside the first one share its grid of seconds.

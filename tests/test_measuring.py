@@ -24,7 +24,7 @@ from beam_pipeline.report_drawings import short
 from beam_pipeline.runs import RunRecord
 from beam_pipeline.verify import audit
 from model_handlers.base import ElementwiseHandler
-from model_handlers.perceptual import frames_at_1fps, load_lpips
+from model_handlers.perceptual import load_lpips, rows_at_1fps
 from model_handlers.weights import digest
 from transforms.committing import Committer, finalise
 from transforms.lease import WriterLease
@@ -277,7 +277,7 @@ def test_curate_fills_the_column_when_there_are_weights_and_redoes_what_had_none
     measure = load_lpips(weights, "cpu")
     for row in after:
         reel = Reel.open(str(dataset / "reels" / f"{row['video_id']}.arrow"))
-        frames = frames_at_1fps(reel, Span(row["start_s"], row["end_s"]))
+        frames = reel.frames(rows_at_1fps(reel, Span(row["start_s"], row["end_s"])))
         assert row["max_running_lpips"] == pytest.approx(measure.max_running(frames), abs=1e-5)
     assert max(row["max_running_lpips"] for row in after) > 0
     plain = pa_dataset.dataset(dataset / "clips").to_table(columns=["max_running_lpips"])

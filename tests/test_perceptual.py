@@ -15,7 +15,7 @@ from PIL import Image
 from model_handlers import perceptual_weights
 from model_handlers.frames import open_reel
 from model_handlers.measures.measurer import Measurer
-from model_handlers.perceptual import Lpips, frames_at_1fps, load_lpips, lpips_measure, rows_at_1fps
+from model_handlers.perceptual import Lpips, load_lpips, lpips_measure, rows_at_1fps
 from model_handlers.perceptual_weights import build_network, find_weights
 from model_handlers.weights import WeightsError
 from transforms.records import MeasuredClip, MeasureRequest, Span
@@ -223,7 +223,7 @@ def shaded(count: int) -> list[np.ndarray]:
 def test_key_frames_are_the_nearest_to_each_second_inside_the_span_and_none_twice(tmp_path, span, times):
     reel = Reel.open(write_reel(tmp_path / "reel.arrow", shaded(20)))
     assert [reel.times[row] for row in rows_at_1fps(reel, span)] == times
-    greys = [round(float(frame.mean())) for frame in frames_at_1fps(reel, span)]
+    greys = [round(float(frame.mean())) for frame in reel.frames(rows_at_1fps(reel, span))]
     assert greys == [round(5 * time_s / STEP_S) for time_s in times]
     assert rows_at_1fps(open_reel(str(tmp_path / "reel.arrow")), span) == rows_at_1fps(reel, span)
 

@@ -170,10 +170,10 @@ class _Measure(beam.PTransform):
 def _settle(measured: MeasuredClip, stage: Asked) -> Iterator[Any]:
     """Pass a clip on to be measured, unless nothing of this stage is missing."""
     names = missing(measured, stage)
-    count("measure", in_=len(stage.fingerprints), reused=len(stage.fingerprints) - len(names))
+    settled = len(stage.fingerprints) - len(names)
     # What is settled went well then, or failed and stands.
-    failed = len(stage.fingerprints) - len(names) - len(stage.fingerprints.keys() & measured.made_with.keys())
-    count("measure", out=len(stage.fingerprints) - len(names) - failed, failed=failed)
+    well = len(stage.fingerprints.keys() & measured.made_with.keys())
+    count("measure", in_=len(stage.fingerprints), reused=settled, out=well, failed=settled - well)
     if names:
         yield MeasureRequest(measured, names)
         return

@@ -105,8 +105,8 @@ def video_rows(
             letters.append(_lost(clip))
             lost[clip.clip_id] = ClipSoFar(clip, embedding)
             continue
-        own = None if by_measure is None else by_measure.get(clip.clip_id) or measuring.lost(clip)
-        letters += own.dead_letters if own else ()
+        own = MeasuredClip(clip) if by_measure is None else by_measure.get(clip.clip_id) or measuring.lost(clip)
+        letters += own.dead_letters
         if isinstance(found, FilteredClip):
             # What teachers failed at stands, should the clip come back.
             letters += (one for one in clip.earlier.failures if one.teacher) if clip.earlier else ()

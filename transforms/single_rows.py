@@ -1,6 +1,6 @@
 """One record, one row: how clips, rejected spans and dead letters are written down.
 
-clip_row(judged, embedding, run_id, fingerprint)        # -> {"clip_id": ..., "caption": ..., ...}
+clip_row(cleaned, embedding, run_id, fingerprint, measured)        # -> {"clip_id": ..., "caption": ..., ...}
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class ClipSoFar:
 
 
 def clip_row(
-    cleaned: CleanedClip, embedding: Vector, run_id: str, fingerprint: str, measured: MeasuredClip | None = None
+    cleaned: CleanedClip, embedding: Vector, run_id: str, fingerprint: str, measured: MeasuredClip
 ) -> dict[str, Any]:
     """The `clips` row of a clip whose caption was chosen; `captions` has what teachers said, cleaned or not."""
     judged = cleaned.judged
@@ -81,8 +81,8 @@ def clip_row(
         "fingerprint": fingerprint,
         "schema_version": SCHEMA_VERSION,
         "clip_file": None,
-        "made_with": _made_with(judged, measured, cleaned.made_with),
-        **measured_row(measured.values if measured else {}),
+        "made_with": _named(_made_with(judged, measured, cleaned.made_with)),
+        **measured_row(measured.values),
         "caption_language": cleaned.language,
         "harmful_text": cleaned.harmful,
         # Decided over the whole dataset, when its videos stand (see `transforms.duplicates`).
@@ -91,10 +91,10 @@ def clip_row(
     }
 
 
-def _made_with(judged: JudgedClip, measured: MeasuredClip | None, cleaning: str = "") -> list[dict[str, str]]:
-    by_name = {**(measured.made_with if measured else {}), SELECTOR: judged.made_with, CLEAN_STAGE: cleaning}
+def _made_with(judged: JudgedClip, measured: MeasuredClip, cleaning: str = "") -> dict[str, str]:
+    by_name = {**measured.made_with, SELECTOR: judged.made_with, CLEAN_STAGE: cleaning}
     by_name[HEAR_STAGE] = judged.captioned.clip.heard_with
-    return _named({name: fingerprint for name, fingerprint in by_name.items() if fingerprint})
+    return {name: fingerprint for name, fingerprint in by_name.items() if fingerprint}
 
 
 def _named(made_with: Mapping[str, str]) -> list[dict[str, str]]:
@@ -160,23 +160,22 @@ def failure_row(letter: DeadLetter, run_id: str, lost: ClipSoFar | None = None) 
     }
 
 
-def dropped_clip(filtered: FilteredClip, embedding: Vector, measured: MeasuredClip | None) -> ClipSoFar:
+def dropped_clip(filtered: FilteredClip, embedding: Vector, measured: MeasuredClip) -> ClipSoFar:
     """A clip that was dropped before anybody was asked about it keeps what an earlier run asked."""
-    clip, made_with = filtered.clip, dict(measured.made_with) if measured else {}
+    clip, made_with, values = filtered.clip, dict(measured.made_with), measured.values
     earlier = clip.earlier
     if earlier is None:
-        return ClipSoFar(clip, embedding, made_with=made_with, values=measured.values if measured else {})
+        return ClipSoFar(clip, embedding, made_with=made_with, values=values)
     if earlier.scores and SELECTOR in earlier.made_with:
         made_with[SELECTOR] = earlier.made_with[SELECTOR]
     scores = earlier.scores if SELECTOR in made_with else ()
-    return ClipSoFar(clip, embedding, earlier.candidates, scores, made_with, measured.values if measured else {})
+    return ClipSoFar(clip, embedding, earlier.candidates, scores, made_with, values)
 
 
-def judged_clip(judged: JudgedClip, embedding: Vector, measured: MeasuredClip | None) -> ClipSoFar:
+def judged_clip(judged: JudgedClip, embedding: Vector, measured: MeasuredClip) -> ClipSoFar:
     """A clip that was dropped for its row: captions, scores and measures stand."""
-    captioned, values = judged.captioned, measured.values if measured else {}
-    made_with = {one["name"]: one["fingerprint"] for one in _made_with(judged, measured)}
-    return ClipSoFar(captioned.clip, embedding, captioned.candidates, judged.scores, made_with, values)
+    captioned, made_with = judged.captioned, _made_with(judged, measured)
+    return ClipSoFar(captioned.clip, embedding, captioned.candidates, judged.scores, made_with, measured.values)
 
 
 def source_columns(video: Video, run_id: str, fingerprints: Fingerprints) -> dict[str, Any]:

@@ -6,6 +6,7 @@ chosen = choose({"blur": True, "lpips": "lpips_alex.safetensors"})      # -> Cho
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -29,24 +30,18 @@ from model_handlers.measures.view import Derived, Measure
 from model_handlers.nearest import nearest
 
 
-def _category(asked: Any) -> Measure:
-    settings = _settings("category", category.Settings, asked)
-    return dataclasses.replace(_with_weights(category.measure(settings), settings.weights), labels=settings.names)
+def _told(name: str, module: Any, asked: Any) -> Measure:
+    """A measure with settings, of what a configuration says of it.
 
-
-def _quality(asked: Any) -> Measure:
-    settings = _settings("quality", quality.Settings, asked)
-    return _with_weights(quality.measure(settings), settings.weights)
+    Args:
+      module: with its `Settings`, and its `measure` of these.
+    """
+    settings = _settings(name, module.Settings, asked)
+    return _with_weights(module.measure(settings), settings.weights)
 
 
 def _aesthetic(asked: Any) -> Measure:
-    settings = _settings("aesthetic", aesthetics.Settings, {"head": asked} if isinstance(asked, str) else asked)
-    return _with_weights(aesthetics.measure(settings), settings.weights)
-
-
-def _nsfw(asked: Any) -> Measure:
-    settings = _settings("nsfw", nsfw.Settings, asked)
-    return _with_weights(nsfw.measure(settings), settings.weights)
+    return _told("aesthetic", aesthetics, {"head": asked} if isinstance(asked, str) else asked)
 
 
 def _settings(name: str, kind: type, asked: Any) -> Any:
@@ -83,11 +78,17 @@ PLAIN: tuple[Measure, ...] = (
 DERIVED: tuple[Derived, ...] = (desirability.MEASURE,)
 #: Measures that can be told something: how each is made of that, and what it measures.
 ASKED: Mapping[str, tuple[Callable[[Any], Measure], str]] = {
-    "category": (_category, "the likeliest of some labels, by the lite models or by CLIP"),
-    "quality": (_quality, "technical quality by CLIP-IQA; downloads CLIP, or weights: names it"),
+    "category": (
+        functools.partial(_told, "category", category),
+        "the likeliest of some labels, by the lite models or by CLIP",
+    ),
+    "quality": (
+        functools.partial(_told, "quality", quality),
+        "technical quality by CLIP-IQA; downloads CLIP, or weights: names it",
+    ),
     "aesthetic": (_aesthetic, "a LAION aesthetic predictor over CLIP; head: names its file"),
     "nsfw": (
-        _nsfw,
+        functools.partial(_told, "nsfw", nsfw),
         "how unsafe for work its worst frame is, by a classifier; downloads it, or weights: names it",
     ),
     "lpips": (perceptual.lpips_measure, perceptual.SUMMARY),

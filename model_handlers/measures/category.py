@@ -124,6 +124,7 @@ def measure(settings: Settings) -> Measure:
         summary="the best of a set of categories told in words, and its probability among them",
         load=functools.partial(_load, settings),
         identity=(*_seen_by(settings), settings.labels, settings.frames),
+        labels=settings.names,
     )
 
 

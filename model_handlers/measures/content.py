@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import threading
-import weakref
 from collections.abc import Sequence
 
 import numpy as np
@@ -78,19 +76,13 @@ def _whole(edge: float) -> int:
     return math.ceil(edge - SLACK)
 
 
-_found: weakref.WeakKeyDictionary[ClipView, Box] = weakref.WeakKeyDictionary()
-_lock = threading.Lock()
-
-
 def content_box(view: ClipView) -> Box:
     """The content box of a clip, by up to `FRAMES` of its frames."""
-    with _lock:
-        box = _found.get(view)
-    if box is None:
-        box = find_box(view.frames(view.uniform(FRAMES)))
-        with _lock:
-            _found[view] = box
-    return box
+    return view.once(_box_of)
+
+
+def _box_of(view: ClipView) -> Box:
+    return find_box(view.frames(view.uniform(FRAMES)))
 
 
 def inside(view: ClipView) -> list[np.ndarray]:

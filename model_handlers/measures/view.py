@@ -10,12 +10,14 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from model_handlers.frames import open_reel
 from transforms.records import Clip
+
+FoundT = TypeVar("FoundT")
 
 
 class ClipView:
@@ -33,6 +35,7 @@ class ClipView:
         self.clip, self.reel = clip, open_reel(clip.reel)
         self.rows = self.reel.within(clip.span.start_s, clip.span.end_s)
         self._decoded: dict[int, np.ndarray] = {}
+        self._made: dict[Callable[[ClipView], Any], Any] = {}
 
     def uniform(self, count: int) -> list[int]:
         """Up to `count` of the clip's rows, evenly over its time."""
@@ -55,6 +58,12 @@ class ClipView:
         missing = [row for row in dict.fromkeys(rows) if row not in self._decoded]
         self._decoded.update(zip(missing, self.reel.frames(missing), strict=True))
         return [self._decoded[row] for row in rows]
+
+    def once(self, make: Callable[[ClipView], FoundT]) -> FoundT:
+        """What `make` makes of this clip, made once for all measures that ask."""
+        if make not in self._made:
+            self._made[make] = make(self)
+        return self._made[make]
 
     def times(self, rows: Iterable[int]) -> list[float]:
         """The presentation times of these rows, in seconds of the video."""
