@@ -33,7 +33,9 @@ from model_handlers.measures.catalogue import Chosen
 from model_handlers.weights import WeightsError
 from transforms.clip_settings import ClipFileSettings
 from transforms.detection import SplittingConfig
+from transforms.files import read
 from transforms.filtering import Rule
+from transforms.objects import StorageError
 from transforms.stitching import StitchingConfig
 
 DEFAULT_PROFILE = "lite"
@@ -239,9 +241,8 @@ def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
 
 def _read_yaml(file: str) -> dict[str, Any]:
     try:
-        with open(file, encoding="utf-8") as text:
-            values = yaml.safe_load(text) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        values = yaml.safe_load(read(file).decode()) or {}
+    except (OSError, StorageError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"cannot read the configuration {file}: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{file} must be a mapping of keys to values")

@@ -91,6 +91,11 @@ class RunRecord:
         record.write()
         return record
 
+    @classmethod
+    def read(cls, directory: str, run_id: str) -> RunRecord:
+        """The record of a run that was begun elsewhere. Raises FileNotFoundError."""
+        return cls(directory, json.loads(read(record_path(directory, run_id))))
+
     @property
     def path(self) -> str:
         return record_path(self.directory, self.values["run_id"])

@@ -17,7 +17,6 @@ is not for the dataset, whose rows go by `takedown` alone.
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import dataclasses
 import functools
@@ -35,6 +34,7 @@ from apache_beam.runners.direct.direct_runner import DirectPipelineResult
 from apache_beam.runners.runner import PipelineResult, PipelineState
 
 from beam_pipeline.config import Config
+from beam_pipeline.finishing import committed_by, rows_of
 from beam_pipeline.job import Job, JobOptions, Summary, pipeline_options, quiet_workers, running
 from beam_pipeline.pipeline import CurateVideos, fingerprints_of
 from beam_pipeline.progress import standard_error
@@ -45,8 +45,7 @@ from transforms.notifications import Notification
 from transforms.objects import is_object
 from transforms.one_version import OneVersionAtATime, UnderWay, as_it_is_now
 from transforms.reading import Source
-from transforms.schemas import base_run
-from transforms.tables import TABLES, check_output, current_videos, read_table
+from transforms.tables import check_output
 
 _log = logging.getLogger(__name__)
 
@@ -57,8 +56,6 @@ DRAIN_S = 300.0
 #: Beam's local runner for streams. It has one thread, acknowledges what it pulls at once, and knows no Watch.
 LOCAL_STREAMING_RUNNER = "BundleBasedDirectRunner"
 
-#: What `count_rows` calls the seconds of a table.
-_TIMED = {"clips": "clip_ms", "videos": "video_ms"}
 _NOTE_EVERY_S = 10.0
 _TICK_S = 0.5
 _LOOKS = 5
@@ -176,9 +173,9 @@ def stream(
                 with UnderWay(output) as under_way:
                     _Run(pipeline.run(), job, under_way, say).follow(stop, idle_exit_s)
         finally:
-            came = _committed_by(job)
+            came = committed_by(job)
             job.take(came, came)
-            job.tally.counts.update(_rows_of(job))
+            job.tally.counts.update(rows_of(job))
         return job.finish("done")
 
 
@@ -187,29 +184,6 @@ def streaming_options(flags: Iterable[str]) -> PipelineOptions:
     options = pipeline_options(list(flags))
     options.view_as(StandardOptions).streaming = True
     return options
-
-
-def _committed_by(job: Job) -> list[Source]:
-    """The inputs of a stream: known by what it committed, as nobody could list them before."""
-    return [
-        Source(video.video_id, video.uri, etag=video.etag)
-        for video in current_videos(job.output).values()
-        if base_run(video.run_id) == job.run_id
-    ]
-
-
-def _rows_of(job: Job) -> dict[str, int]:
-    """How many rows stand of this run, as `count_rows` names them; the runner's metrics count retries, or less."""
-    found: collections.Counter[str] = collections.Counter()
-    kinds = {"videos": "status", "rejected": "stage", "failures": "stage"}
-    for table in TABLES:
-        columns = ["run_id", *([kinds[table]] if table in kinds else []), *(["duration_s"] if table in _TIMED else [])]
-        for row in read_table(job.output, table, columns).to_pylist():
-            if base_run(row["run_id"]) == job.run_id:
-                found[f"{table} {row[kinds[table]]}" if table in kinds else table] += 1
-                if table in _TIMED:
-                    found[_TIMED[table]] += round(1000 * (row["duration_s"] or 0))
-    return dict(found)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -9,7 +10,10 @@ import threading
 import time
 
 import pytest
+from fake_dataflow import FakeDataflow
 
+from transforms import lease as lease_module
+from transforms.dataflow_jobs import job_is_running
 from transforms.lease import (
     LeaseHeld,
     LeaseLost,
@@ -208,3 +212,71 @@ def test_in_cloud_storage_a_lease_that_was_taken_over_is_lost_and_left_to_its_ho
         with pytest.raises(LeaseLost, match=r"theirs .* took"):
             require_lease("gs://bucket/out")
     assert read_lease("gs://bucket/out").owner == "theirs"
+
+
+JOB = "projects/proj-test/locations/us-central1/jobs/nightly"
+
+
+@pytest.fixture
+def dataflow(monkeypatch):
+    """Dataflow, as leases ask it."""
+    with FakeDataflow() as service:
+        asked = functools.partial(job_is_running, endpoint=service.url)
+        monkeypatch.setattr(lease_module, "job_is_running", asked)
+        yield service
+
+
+def left_to_a_job(directory, owner="launched"):
+    with WriterLease(directory, owner) as lease:
+        lease.leave_to_job(JOB)
+
+
+def test_a_lease_left_to_a_job_lasts_until_the_service_says_that_the_job_has_ended(tmp_path, dataflow):
+    job_id = dataflow.add("nightly", state="JOB_STATE_RUNNING")
+    left_to_a_job(tmp_path)
+    with pytest.raises(LeaseHeld) as refused, WriterLease(tmp_path, "mine"):
+        pass
+    assert f"is being written by launched (Dataflow job {JOB}) since" in str(refused.value)
+    assert str(refused.value).endswith("Wait until it has finished.")
+    with pytest.raises(LeaseLost, match=f"which launched .Dataflow job {JOB}. took"):
+        require_lease(tmp_path)
+    dataflow.jobs[job_id]["currentState"] = "JOB_STATE_CANCELLED"
+    with WriterLease(tmp_path, "mine"):
+        assert read_lease(tmp_path).owner == "mine"
+
+
+def test_where_the_service_cannot_be_asked_the_lease_holds_and_one_line_says_what_to_delete(tmp_path, dataflow):
+    left_to_a_job(tmp_path)
+    dataflow.refuse = (403, "PERMISSION_DENIED", "no rights")
+    with pytest.raises(LeaseHeld) as refused, WriterLease(tmp_path, "mine"):
+        pass
+    told = str(refused.value)
+    assert "whether it still runs cannot be asked: " in told
+    assert told.endswith(f"When it has ended, delete {tmp_path / '.lease'}")
+    assert "\n" not in told
+
+
+def test_the_last_step_of_a_job_takes_its_lease_up_and_nobody_else_can(tmp_path, dataflow):
+    dataflow.add("nightly", state="JOB_STATE_RUNNING")
+    left_to_a_job(tmp_path)
+    with pytest.raises(LeaseLost, match="other has no lease on"), WriterLease(tmp_path, "other", adopt=True):
+        pass
+    with pytest.raises(ZeroDivisionError), WriterLease(tmp_path, "launched", adopt=True):
+        raise ZeroDivisionError
+    # The runner tries the step again.
+    with WriterLease(tmp_path, "launched", adopt=True) as lease:
+        require_lease(tmp_path)
+        lease.ensure_held()
+        with pytest.raises(LeaseHeld), WriterLease(tmp_path, "mine"):
+            pass
+    assert read_lease(tmp_path) is None
+    with pytest.raises(LeaseLost, match="which nobody holds"), WriterLease(tmp_path, "launched", adopt=True):
+        pass
+
+
+def test_a_launch_that_fails_leaves_no_lease_to_a_job_that_never_was(tmp_path):
+    with pytest.raises(ZeroDivisionError), WriterLease(tmp_path, "launched") as lease:
+        lease.leave_to_job(JOB)
+        raise ZeroDivisionError
+    with WriterLease(tmp_path, "mine"):
+        assert read_lease(tmp_path).owner == "mine"

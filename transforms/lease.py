@@ -11,6 +11,9 @@ behind, and that is how `verify` knows that there may be leftovers.
 
 Whoever changes the file says what it replaces, and is refused if that is not what stands there: in a directory under a
 lock, in Cloud Storage by the object's generation.
+
+A writer may leave its lease to a job elsewhere, which goes on when this process has ended (`leave_to_job`): it then
+lasts for as long as Dataflow says that the job runs, and the job's last step takes it up again (`adopt`).
 """
 
 from __future__ import annotations
@@ -29,9 +32,13 @@ import uuid
 from typing import Protocol, Self
 
 from transforms import objects
+from transforms.dataflow_jobs import DataflowError, JobName, job_is_running
 from transforms.files import Directory, join
 
 TTL_S = 60.0
+
+#: How long a lease lasts that was left to a job: until the job has ended, which the service knows.
+_OF_A_JOB_S = 10 * 365 * 86_400.0
 
 _LEASE = ".lease"
 _LOCK = ".lease.lock"
@@ -48,7 +55,10 @@ class LeaseLost(RuntimeError):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LeaseRecord:
-    """What the lease file says. Times are seconds since the epoch; `machine` tells pid spaces apart."""
+    """What the lease file says. Times are seconds since the epoch; `machine` tells pid spaces apart.
+
+    `job` is the Dataflow job that it was left to (projects/P/locations/R/jobs/NAME), if it was.
+    """
 
     owner: str
     host: str
@@ -58,11 +68,19 @@ class LeaseRecord:
     since: float
     expires_at: float
     token: str
+    job: str = ""
 
     def is_live(self, now: float) -> bool:
-        """Whether its writer must be assumed to be writing still."""
+        """Whether its writer must be assumed to be writing still.
+
+        Raises:
+          DataflowError: it was left to a job, of which the service cannot be asked.
+        """
         if now >= self.expires_at:
             return False
+        if self.job:
+            job = JobName.parse(self.job)
+            return job_is_running(job.project, job.region, job.name)
         if self.machine != machine():
             return True
         return is_alive(self.pid, self.pid_started)
@@ -183,12 +201,17 @@ def _parse(content: bytes | None) -> LeaseRecord | None:
 def require_lease(dataset_dir: Directory) -> None:
     """Raise `LeaseLost` unless this process holds the lease."""
     held = read_lease(dataset_dir)
-    if held is None or (held.machine, held.pid) != (machine(), os.getpid()) or time.time() >= held.expires_at:
+    here = held is not None and (held.machine, held.pid, held.job) == (machine(), os.getpid(), "")
+    if held is None or not here or time.time() >= held.expires_at:
         raise LeaseLost(f"this needs the writer's lease on {dataset_dir}, which {_whose(held)}")
 
 
 def _whose(held: LeaseRecord | None) -> str:
-    return f"{held.owner} (pid {held.pid} on {held.host}) took" if held else "nobody holds"
+    return f"{held.owner} ({_where(held)}) took" if held else "nobody holds"
+
+
+def _where(held: LeaseRecord) -> str:
+    return f"Dataflow job {held.job}" if held.job else f"pid {held.pid} on {held.host}"
 
 
 class WriterLease:
@@ -198,13 +221,15 @@ class WriterLease:
       dataset_dir: the dataset's directory, made if absent, or its folder in Cloud Storage.
       owner: who writes: the run's id.
       ttl_s: after how long without renewal others may take a writer for dead; it renews three times as often.
+      adopt: take up what this owner has left to a job, or lost half-way; nobody else's.
 
     Raises:
       LeaseHeld: on entry, with a sentence for the user.
     """
 
-    def __init__(self, dataset_dir: Directory, owner: str, ttl_s: float = TTL_S):
+    def __init__(self, dataset_dir: Directory, owner: str, ttl_s: float = TTL_S, *, adopt: bool = False):
         self._dir = dataset_dir
+        self._adopt = adopt
         self._place = _place_of(dataset_dir)
         self._owner = owner
         self._ttl_s = ttl_s
@@ -212,6 +237,7 @@ class WriterLease:
         self._since = 0.0
         self._stop = threading.Event()
         self._lost = threading.Event()
+        self._left = False
         self._renewer: threading.Thread | None = None
 
     def __enter__(self) -> Self:
@@ -219,18 +245,49 @@ class WriterLease:
         while True:
             content, version = self._place.read()
             held = _parse(content)
-            if held is not None and held.is_live(time.time()):
-                raise LeaseHeld(self._sentence(held))
+            if self._adopt and (held is None or held.owner != self._owner):
+                raise LeaseLost(f"{self._owner} has no lease on {self._dir}, which {_whose(held)}")
+            if held is not None and not self._adopt:
+                self._check_dead(held)
             if self._place.swap(version, self._content(time.time() + self._ttl_s)):
                 break
         self._renewer = threading.Thread(target=self._renew, name="lease", daemon=True)
         self._renewer.start()
         return self
 
-    def __exit__(self, kind: object, *_: object) -> None:
+    def _check_dead(self, held: LeaseRecord) -> None:
+        try:
+            if not held.is_live(time.time()):
+                return
+        except DataflowError as error:
+            raise LeaseHeld(
+                f"{self._dir} is being written by {held.owner} ({_where(held)}); whether it still runs cannot be asked:"
+                f" {error}. When it has ended, delete {join(self._dir, _LEASE)}"
+            ) from error
+        raise LeaseHeld(self._sentence(held))
+
+    def leave_to_job(self, job: str) -> None:
+        """Leave the lease to a job that goes on when this process has ended; to be called before the job can end.
+
+        Args:
+          job: projects/P/locations/R/jobs/NAME; empty for one that ends with this process.
+        """
+        self._stop_renewing()
+        content, version = self._place.read()
+        left = self._content(time.time() + _OF_A_JOB_S, job)
+        if not self._is_ours(content) or not self._place.swap(version, left):
+            raise LeaseLost(f"{self._owner} lost its lease on {self._dir}; run the same command again")
+        self._left = True
+
+    def _stop_renewing(self) -> None:
         self._stop.set()
         if self._renewer is not None:
             self._renewer.join()
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._stop_renewing()
+        if self._left and kind is None:
+            return
         try:
             content, version = self._place.read()
             if self._is_ours(content):
@@ -262,7 +319,7 @@ class WriterLease:
         held = _parse(content)
         return held is not None and held.token == self._token
 
-    def _content(self, expires_at: float) -> bytes:
+    def _content(self, expires_at: float, job: str = "") -> bytes:
         pid = os.getpid()
         record = LeaseRecord(
             owner=self._owner,
@@ -273,13 +330,15 @@ class WriterLease:
             since=self._since,
             expires_at=expires_at,
             token=self._token,
+            job=job,
         )
         return json.dumps(dataclasses.asdict(record)).encode()
 
     def _sentence(self, held: LeaseRecord) -> str:
         since = datetime.datetime.fromtimestamp(held.since).astimezone().isoformat(" ", "seconds")
         left = max(1, round(held.expires_at - time.time()))
+        until = "." if held.job else f"; should it have died on another host, try again in {left} seconds."
         return (
-            f"{self._dir} is being written by {held.owner} (pid {held.pid} on {held.host}) since {since}. "
-            f"Wait until it has finished; should it have died on another host, try again in {left} seconds."
+            f"{self._dir} is being written by {held.owner} ({_where(held)}) since {since}. "
+            f"Wait until it has finished{until}"
         )

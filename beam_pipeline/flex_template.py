@@ -1,0 +1,175 @@
+"""The main of the Flex Templates: build the pipeline of `curate` or `watch`, hand it to the runner, and end.
+
+    python main.py --command=curate --input=gs://uploads/ --output=gs://sets/talks --runner=DataflowRunner ...
+
+Dataflow calls this on a small machine that is gone when the job runs. So the graph lists the inputs itself, its last
+step finishes the dataset, and the writer's lease is left to the job. Parameters: see `template_parameters`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, StandardOptions
+
+from beam_pipeline.config import Config
+from beam_pipeline.finishing import FinishRun
+from beam_pipeline.job import JobOptions, pipeline_options
+from beam_pipeline.job_arguments import POLL_S, changes_of, curate_arguments, watch_arguments
+from beam_pipeline.pipeline import CurateVideos
+from beam_pipeline.runs import RunRecord, new_run_id, root_cause
+from beam_pipeline.streaming import CurateUploads, Uploads, streaming_options
+from beam_pipeline.template_parameters import arguments_of
+from beam_pipeline.usage import Parser, UsageError, complain, dataset_folder, load_config_of
+from beam_pipeline.worker_shape import worker_flags
+from transforms.dataflow_jobs import NAME, JobName
+from transforms.finding import expand
+from transforms.lease import LeaseHeld, WriterLease, read_lease
+from transforms.listing import ListSources
+from transforms.sources import InputError
+from transforms.subscriptions import SubscriptionError, check_subscription
+from transforms.tables import OutputError, check_output, create_tables
+
+COMMANDS = {"curate": curate_arguments, "watch": watch_arguments}
+
+_log = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Launch a job; return the exit status: 0 launched, 1 it cannot be, 2 bad parameters, each told in a line."""
+    logging.basicConfig(level=logging.INFO)
+    try:
+        args, flags = parsed(sys.argv[1:] if argv is None else argv)
+        launch(args, flags)
+    except (UsageError, InputError, OutputError, SubscriptionError) as error:
+        return complain(str(error), 2)
+    except LeaseHeld as error:
+        return complain(str(error), 1)
+    except Exception as error:
+        _log.error("the launch failed", exc_info=True)
+        return complain(f"the job could not be launched: {root_cause(error)}", 1)
+    return 0
+
+
+def parsed(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """What the parameters say, and the options that are Beam's.
+
+    Raises:
+      UsageError: a command or a value that there is not.
+    """
+    command = next((one.partition("=")[2] for one in argv if one.startswith("--command=")), "curate")
+    if command not in COMMANDS:
+        raise UsageError(f"command is {' or '.join(COMMANDS)}, not {command!r}")
+    parser = Parser(prog=command, allow_abbrev=False)
+    COMMANDS[command](parser)
+    own, flags = arguments_of(parser, [one for one in argv if not one.startswith("--command=")])
+    args = parser.parse_args(own)
+    args.command = command
+    return args, flags
+
+
+def launch(args: argparse.Namespace, flags: Sequence[str]) -> str:
+    """Begin a run, give its pipeline to the runner, leave the lease to the job; return the run's id.
+
+    On a runner of this process it has ended by then.
+
+    Raises:
+      UsageError: this cannot be done. LeaseHeld: another run is writing to this dataset.
+    """
+    config = load_config_of(args, changes_of(args))
+    output = dataset_folder(args.output)
+    try:
+        shape = worker_flags(config, streaming=args.command == "watch", given=flags)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    options = JobOptions(
+        limit=getattr(args, "limit", None), keep_reels=args.reels == "keep", beam_flags=(*flags, *shape)
+    )
+    inputs = (args.subscription,) if getattr(args, "subscription", None) else tuple(args.input)
+    if args.command == "curate":
+        check_inputs(inputs)
+    elif args.subscription:
+        check_subscription(args.subscription)
+    check_output(output, inputs)
+    options_of = streaming_options if args.command == "watch" else pipeline_options
+    beam_options = options_of(options.beam_flags)
+    job = job_of(beam_options)
+    run_id = run_that_is_updated(output, job, beam_options) or new_run_id()
+    with WriterLease(output, run_id, adopt=_is_update(beam_options)) as lease:
+        create_tables(output)
+        if not _is_update(beam_options):
+            RunRecord.begin(output, run_id, config, inputs, options.as_json(), args.command)
+        try:
+            pipeline = beam.Pipeline(options=beam_options)
+            build(pipeline, args, config, output, run_id, options)
+            lease.leave_to_job(job)
+            pipeline.run()
+        except BaseException as error:
+            record = RunRecord.read(output, run_id)
+            record.fail(error)
+            record.finish("failed", {}, [])
+            raise
+    return run_id
+
+
+def build(
+    pipeline: beam.Pipeline, args: argparse.Namespace, config: Config, output: str, run_id: str, options: JobOptions
+) -> None:
+    """Add the recipe to a pipeline, with what goes before it and after it where nobody waits for its end."""
+    finish = FinishRun(config, output, run_id, options)
+    if args.command == "watch":
+        uploads = Uploads(args.subscription, tuple(args.input or ()), args.poll or POLL_S)
+        uploads.check(str(pipeline.options.view_as(StandardOptions).runner))
+        committed = pipeline | "Stream" >> CurateUploads(uploads, config, output, run_id, args.commit_within)
+        _ = (committed,) | "Finish" >> finish
+        return
+    found = pipeline | "Find videos" >> ListSources(tuple(args.input), output, args.limit)
+    spread = found.sources | "Spread" >> beam.Reshuffle()
+    committed = spread | "Curate" >> CurateVideos(config, output, run_id)
+    _ = (committed, found.sources, found.skipped) | "Finish" >> finish
+
+
+def check_inputs(inputs: Sequence[str]) -> None:
+    """Raise an `InputError` if an input names nothing; the job itself lists them all."""
+    for one in inputs:
+        next(expand(one), None)
+
+
+def job_of(options: PipelineOptions) -> str:
+    """The Dataflow job that these options launch; empty on a runner of this process.
+
+    Raises:
+      UsageError: Dataflow takes no such name.
+    """
+    if "dataflow" not in str(options.view_as(StandardOptions).runner).lower():
+        return ""
+    cloud = options.view_as(GoogleCloudOptions)
+    if not NAME.fullmatch(cloud.job_name or ""):
+        raise UsageError(f"{cloud.job_name!r} is no job's name: small letters, digits and dashes, at most 63")
+    return str(JobName(cloud.project, cloud.region, cloud.job_name))
+
+
+def run_that_is_updated(output: str, job: str, options: PipelineOptions) -> str | None:
+    """The run that a running job goes on with when it is updated; None of a new job.
+
+    Raises:
+      UsageError: no such job writes to the dataset.
+    """
+    if not _is_update(options):
+        return None
+    held = read_lease(output)
+    if held is None or held.job != job:
+        raise UsageError(f"there is no job {job} that writes to {output}; launch it without --update")
+    return held.owner
+
+
+def _is_update(options: PipelineOptions) -> bool:
+    return bool(options.view_as(GoogleCloudOptions).update)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,41 @@
+"""Find the videos of a bounded job as its first step, on a worker: a graph need not hold 100,000 names.
+
+found = pipeline | ListSources(("gs://uploads/",), "gs://sets/talks")       # -> found.sources, found.skipped
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import apache_beam as beam
+from apache_beam import pvalue
+
+from transforms.reading import Source, find_sources
+from transforms.tombstones import without_taken_down
+
+
+@dataclasses.dataclass
+class ListSources(beam.PTransform):
+    """List the sources of a dataset's inputs, each once, and leave out what was taken down.
+
+    Nothing in; `sources` (Source) and `skipped` (one number: files that are no media, and what was taken down) out;
+    bounded. One worker lists, as what is named twice is a source once. An input that names nothing raises.
+
+    Args:
+      inputs: as `find_sources` takes them. output: the dataset. limit: stop after so many.
+    """
+
+    inputs: tuple[str, ...]
+    output: str
+    limit: int | None = None
+
+    def expand(self, pipeline: pvalue.PBegin) -> pvalue.DoOutputsTuple:
+        named = pipeline | "Inputs" >> beam.Create([self.inputs])
+        return named | "List" >> beam.FlatMap(_listed, self.output, self.limit).with_outputs("skipped", main="sources")
+
+
+def _listed(inputs: tuple[str, ...], output: str, limit: int | None) -> Iterator[Source | pvalue.TaggedOutput]:
+    found = without_taken_down(find_sources(inputs, limit), output)
+    yield pvalue.TaggedOutput("skipped", found.skipped)
+    yield from found.sources
