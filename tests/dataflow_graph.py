@@ -9,11 +9,16 @@ portable fuser makes of it, by the same rules: no stage goes across a shuffle, o
 
 from __future__ import annotations
 
+import base64
+import bz2
+import contextlib
 import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
+import re
+import zlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -34,7 +39,7 @@ class Job:
 
     Attributes:
       values: the job, as its API has it. graph: the pipeline that it names.
-      told: everything that is sent or staged, as bytes.
+      told: everything that is sent or staged, as bytes; what Beam pickled and packed stands in it unpacked, too.
     """
 
     values: dict[str, Any]
@@ -49,10 +54,6 @@ class Job:
     def pool(self) -> dict[str, Any]:
         (pool,) = self.environment["workerPools"]
         return pool
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return self.environment["sdkPipelineOptions"]["options"]
 
     @property
     def steps(self) -> dict[str, beam_runner_api_pb2.PTransform]:
@@ -116,7 +117,19 @@ def translated(
     files = [pathlib.Path(root) / name for root, _, names in os.walk(folder) for name in names]
     graph = beam_runner_api_pb2.Pipeline.FromString((staged / "pipeline.pb").read_bytes())
     told = b"\n".join(file.read_bytes() for file in files)
-    return Job(json.loads((folder / "job.json").read_text()), graph, told)
+    return Job(json.loads((folder / "job.json").read_text()), graph, b"\n".join([told, *unpacked(told)]))
+
+
+def unpacked(told: bytes) -> list[bytes]:
+    """What Beam's pickler packed, which is bz2 or zlib in base64; a search for words would not see into it."""
+    found = []
+    for packed in re.findall(rb"(?:Qlpo|e[JN])[A-Za-z0-9+/]{16,}={0,2}", told):
+        # The message around it may go on with bytes that could be its own.
+        whole = base64.b64decode(packed[: len(packed) // 4 * 4])
+        for unpack in (bz2.decompress, lambda one: zlib.decompressobj().decompress(one)):
+            with contextlib.suppress(OSError, ValueError, zlib.error):
+                found.append(unpack(whole))
+    return found
 
 
 def fused(graph: beam_runner_api_pb2.Pipeline) -> list[frozenset[str]]:
@@ -134,8 +147,3 @@ def fused(graph: beam_runner_api_pb2.Pipeline) -> list[frozenset[str]]:
         known_runner_urns=frozenset([common_urns.primitives.FLATTEN.urn, common_urns.primitives.GROUP_BY_KEY.urn]),
     )
     return [frozenset(one.unique_name for one in stage.transforms) for stage in stages]
-
-
-def named(steps: Iterable[str], *parts: str) -> set[str]:
-    """The steps that have one of these parts in their path."""
-    return {step for step in steps if set(step.split("/")) & set(parts)}
