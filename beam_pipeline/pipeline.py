@@ -62,7 +62,9 @@ class CurateVideos(beam.PTransform):
 
         wanted = sources | "Recall videos" >> RecallVideos(self.output, run_id, versions, self.retry)
         read = wanted | "Read videos" >> ReadVideos()
-        split = read.videos | "Detect shots" >> DetectShots(config.splitting, reels_of(self.output), gates=config.gates)
+        decoding = config.placement.decode_hints
+        detect = DetectShots(config.splitting, reels_of(self.output), gates=config.gates, hints=decoding)
+        split = read.videos | "Detect shots" >> detect
         videos = heard(split.videos, self.output, config)
         shots = videos | "Embed shots" >> EmbedShots(*placed(config.embedder, config))
         events = shots | "Stitch shots" >> StitchShots(config.stitching, functools.partial(embedded, config=config))
@@ -77,7 +79,7 @@ class CurateVideos(beam.PTransform):
         assembled = AssembleVideos(run_id, versions, config.filters_after, config.write_clips is not None)
         finished = (events, verdicts, *measured) | "Assemble videos" >> assembled
         if config.write_clips:
-            finished = finished | "Write clips" >> WriteClips(self.output, config.write_clips)
+            finished = finished | "Write clips" >> WriteClips(self.output, config.write_clips, hints=decoding)
         failed = (read.failed, split.failed) | beam.Flatten() | "Fail videos" >> FailVideos(run_id, versions)
         rows = (finished, failed) | "All videos" >> beam.Flatten() | "Count" >> beam.Map(count_rows)
         return rows | "Commit" >> CommitVideos(self.output, run_id, max_wait_s=self.commit_within_s)
@@ -152,7 +154,7 @@ def placed(entry: Entry, config: Config) -> tuple[ModelHandler, Mapping[str, str
     handler = entry.build()
     if isinstance(handler, ResidentHandler) and config.placement.one_copy_per == "machine":
         handler = handler.shared_by_machine(config.placement.gpus)
-    return handler, config.hints_of(entry)
+    return handler, config.placement.hints_of(entry, config.hints_of(entry))
 
 
 def teachers_of(config: Config) -> tuple[list[Teacher], Together | None]:

@@ -1,6 +1,7 @@
 """Where models stand: hints in the graph, teachers that take turns, copies of a machine. No caption changes with it."""
 
 import os
+import re
 
 import apache_beam as beam
 import pytest
@@ -9,7 +10,7 @@ from apache_beam.testing.util import assert_that, equal_to
 from conftest import ROOT
 from fakes import EchoTeacher, make_clip
 
-from beam_pipeline.config import load_config
+from beam_pipeline.config import ConfigError, load_config
 from beam_pipeline.pipeline import CurateVideos, placed, teachers_of
 from model_handlers.resident import Raw, ResidentHandler
 from model_handlers.settings import Settings
@@ -148,23 +149,49 @@ def hints_in(pipeline):
     return found
 
 
-def test_a_profile_gives_each_model_workers_of_its_own(tmp_path):
+def test_each_model_has_workers_of_its_own_and_what_computes_on_the_cpu_gets_no_gpu(tmp_path):
     config = config_of(
         tmp_path,
         f"""
 extends: lite
-teachers: [lite-frame, {{name: blip-base, accelerator: "{H100}"}}]
+selector: siglip2-base
+teachers:
+  - lite-frame
+  - git-base
+  - {{name: blip-base, accelerator: "{H100}"}}
+  - {{name: endpoint, url: "http://localhost:1/v1", weights: some-model}}
+hygiene: {{language: true}}
 placement: {{accelerator: "{L4}"}}
 """,
     )
     pipeline = beam.Pipeline(runner="FnApiRunner")
     _ = pipeline | beam.Create([]) | CurateVideos(config, str(tmp_path / "dataset"), "run-1")
     assert hints_in(pipeline) == {
-        "Embed shots": L4,
-        "Ask lite-frame": L4,
+        "Embed shots": "",
+        "Ask lite-frame": "",
+        "Ask git-base": L4,
         "Ask blip-base": H100,
+        "Ask endpoint": "",
         "Judge captions": L4,
+        "Language": "",
     }
+
+
+@pytest.mark.parametrize(
+    "said, told",
+    [
+        ("workers: like", "workers must be fitted or alike, not 'like'"),
+        ("decode_min_ram: much", "decode_min_ram must be like 30GB, not 'much'"),
+        (
+            "workers: alike, min_ram: 30GB",
+            "min_ram is for workers: fitted; of workers that are alike say --machine_type",
+        ),
+        ("workers: alike, decode_min_ram: 16GB", "decode_min_ram is for workers: fitted"),
+    ],
+)
+def test_a_placement_that_cannot_be_meant_is_refused(tmp_path, said, told):
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        config_of(tmp_path, f"extends: lite\nplacement: {{{said}}}")
 
 
 def test_teachers_together_share_a_stage_and_the_lite_ones_stay_apart(tmp_path):
@@ -184,7 +211,8 @@ placement: {teachers: together, models_at_once: 1, clips_per_turn: 100}
 
 def test_placement_changes_no_fingerprint(tmp_path):
     plain = config_of(tmp_path, "extends: small")
-    moved = config_of(tmp_path, f'extends: small\nplacement: {{one_copy_per: machine, gpus: 2, accelerator: "{L4}"}}')
+    where = f'{{one_copy_per: machine, gpus: 2, accelerator: "{L4}", decode_min_ram: 16GB}}'
+    moved = config_of(tmp_path, f"extends: small\nplacement: {where}")
     assert plain.fingerprint() == moved.fingerprint()
     handler, hints = placed(moved.selector, moved)
     assert (handler.model_copies(), hints) == (2, {"accelerator": L4})

@@ -176,17 +176,18 @@ class WriteClips(beam.PTransform):
     written stays, with a dead letter of stage 'media'. Breaks fusion first: the join before it may keep to one worker.
 
     Attributes:
-      limits: what one video may cost.
+      limits: what one video may cost. hints: resource hints, as Beam has them.
     """
 
     dataset_dir: str
     settings: ClipFileSettings
     limits: Limits = dataclasses.field(default_factory=Limits)
+    hints: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__init__()
 
     def expand(self, rows: beam.PCollection[VideoRows]) -> beam.PCollection[VideoRows]:
         spread = rows | "Spread" >> beam.Reshuffle()
-        write = beam.Map(write_files, self.dataset_dir, self.settings, self.limits)
+        write = beam.Map(write_files, self.dataset_dir, self.settings, self.limits).with_resource_hints(**self.hints)
         return spread | "Write" >> write.with_output_types(VideoRows)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import apache_beam as beam
@@ -101,20 +101,22 @@ class DetectShots(beam.PTransform):
       reels_dir: reels are written to `reels_dir/<video_id>.arrow`; a directory, or a folder in Cloud Storage.
       limits: what one video may cost.
       gates: what a video must be to be split; one that breaks a rule comes out without shots, and `dropped`.
+      hints: resource hints, as Beam has them.
     """
 
     config: SplittingConfig
     reels_dir: str
     limits: Limits = dataclasses.field(default_factory=Limits)
     gates: tuple[Rule, ...] = ()
+    hints: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__init__()
 
     def expand(self, videos: beam.PCollection[Video]) -> SplitVideos:
-        split = videos | "Split" >> beam.FlatMap(
-            _split, self.reels_dir, self.config, self.limits, self.gates
-        ).with_outputs(FAILED, main="videos")
+        decode = beam.FlatMap(_split, self.reels_dir, self.config, self.limits, self.gates)
+        decode = decode.with_resource_hints(**self.hints)
+        split = videos | "Split" >> decode.with_outputs(FAILED, main="videos")
         return SplitVideos(split["videos"], split[FAILED])
 
 
