@@ -25,7 +25,7 @@ from beam_pipeline.runs import RunRecord, new_run_id, root_cause
 from beam_pipeline.streaming import CurateUploads, Uploads, streaming_options
 from beam_pipeline.template_parameters import arguments_of
 from beam_pipeline.usage import Parser, UsageError, complain, dataset_folder, load_config_of
-from beam_pipeline.worker_shape import worker_flags
+from beam_pipeline.worker_shape import remarks, worker_flags
 from transforms.dataflow_jobs import NAME, JobName
 from transforms.finding import expand
 from transforms.lease import LeaseHeld, WriterLease, read_lease
@@ -86,6 +86,8 @@ def launch(args: argparse.Namespace, flags: Sequence[str]) -> str:
         shape = worker_flags(config, streaming=args.command == "watch", given=flags)
     except ValueError as error:
         raise UsageError(str(error)) from error
+    for remark in remarks(config, flags):
+        _log.warning("%s", remark)
     options = JobOptions(
         limit=getattr(args, "limit", None), keep_reels=args.reels == "keep", beam_flags=(*flags, *shape)
     )

@@ -79,7 +79,7 @@ def test_a_step_that_the_runner_repeats_finds_the_run_finished_and_leaves_it(lau
 
 
 def test_a_source_without_a_row_is_a_bug_that_is_told_and_the_lease_stays_to_say_so(launched):
-    with pytest.raises(RuntimeError, match="without a result for gs://b/in/v3[.]mp4"):
+    with pytest.raises(RuntimeError, match=r"without a result for gs://b/in/v3\.mp4"):
         run(launched, "v1", "v2", "v3")
     assert (read_lease(launched).owner, records(launched)[0]["status"]) == (RUN, "running")
     run(launched, "v1", "v2")  # As the runner would, and here with better luck.
