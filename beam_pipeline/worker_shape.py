@@ -201,7 +201,7 @@ def _check(config: Config, asked: _Asked, hinted: bool, streaming: bool) -> None
     if hinted and asked.worker_accelerator:
         raise ValueError(f"{_WORKER_ACCELERATOR} is not for stages with resource hints; drop it, or {alike}")
     if hinted and asked.flexible:
-        raise ValueError(f"--flexrs_goal=COST_OPTIMIZED takes no resource hints; drop it, or {alike}")
+        raise ValueError("--flexrs_goal=COST_OPTIMIZED takes no resource hints; drop it, or the hints of placement:")
     if streaming and asked.flexible:
         raise ValueError("--flexrs_goal is for batch jobs; drop it")
     if streaming and hinted and asked.autoscaling == "NONE":

@@ -146,7 +146,7 @@ def test_a_gpu_that_only_the_flags_ask_for_has_one_process_too(config_of):
             placed(PANDA, accelerator=L4),
             False,
             ["--flexrs_goal=COST_OPTIMIZED"],
-            "--flexrs_goal=COST_OPTIMIZED takes no resource hints; drop it, or write placement: {workers: alike}",
+            "--flexrs_goal=COST_OPTIMIZED takes no resource hints; drop it, or the hints of placement:",
         ),
         (LITE, False, ["--flexrs_goal=COST_OPTIMIZED", "--resource_hint=min_ram=8GB"], "takes no resource hints"),
         (LITE, True, ["--flexrs_goal=COST_OPTIMIZED"], "--flexrs_goal is for batch jobs; drop it"),
