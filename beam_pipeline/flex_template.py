@@ -18,14 +18,14 @@ from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOpt
 
 from beam_pipeline.config import Config
 from beam_pipeline.finishing import FinishRun
-from beam_pipeline.job import JobOptions, pipeline_options
+from beam_pipeline.job import JobOptions, is_dataflow, pipeline_options
 from beam_pipeline.job_arguments import POLL_S, changes_of, curate_arguments, watch_arguments
+from beam_pipeline.job_commands import shaped
 from beam_pipeline.pipeline import CurateVideos
 from beam_pipeline.runs import RunRecord, new_run_id, root_cause
 from beam_pipeline.streaming import CurateUploads, Uploads, streaming_options
 from beam_pipeline.template_parameters import arguments_of
 from beam_pipeline.usage import Parser, UsageError, complain, dataset_folder, load_config_of
-from beam_pipeline.worker_shape import remarks, worker_flags
 from transforms.dataflow_jobs import NAME, JobName
 from transforms.finding import expand
 from transforms.lease import LeaseHeld, WriterLease, read_lease
@@ -82,15 +82,8 @@ def launch(args: argparse.Namespace, flags: Sequence[str]) -> str:
     """
     config = load_config_of(args, changes_of(args))
     output = dataset_folder(args.output)
-    try:
-        shape = worker_flags(config, streaming=args.command == "watch", given=flags)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    for remark in remarks(config, flags):
-        _log.warning("%s", remark)
-    options = JobOptions(
-        limit=getattr(args, "limit", None), keep_reels=args.reels == "keep", beam_flags=(*flags, *shape)
-    )
+    flags = tuple(shaped(flags, config, args.command))
+    options = JobOptions(limit=getattr(args, "limit", None), keep_reels=args.reels == "keep", beam_flags=flags)
     inputs = (args.subscription,) if getattr(args, "subscription", None) else tuple(args.input)
     if args.command == "curate":
         check_inputs(inputs)
@@ -147,7 +140,7 @@ def job_of(options: PipelineOptions) -> str:
     Raises:
       UsageError: Dataflow takes no such name.
     """
-    if "dataflow" not in str(options.view_as(StandardOptions).runner).lower():
+    if not is_dataflow(options):
         return ""
     cloud = options.view_as(GoogleCloudOptions)
     if not NAME.fullmatch(cloud.job_name or ""):

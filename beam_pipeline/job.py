@@ -87,6 +87,11 @@ def pipeline_options(flags: Sequence[str]) -> PipelineOptions:
     return options
 
 
+def is_dataflow(options: PipelineOptions) -> bool:
+    """Whether these options name Dataflow's runner, in whatever way Beam lets it be spelled."""
+    return "dataflow" in str(options.view_as(StandardOptions).runner).lower()
+
+
 def is_embedded(options: JobOptions) -> bool:
     """Whether the job runs on this machine, and so with what is installed here."""
     return pipeline_options(options.beam_flags).view_as(StandardOptions).runner == EMBEDDED_RUNNER

@@ -10,7 +10,7 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from beam_pipeline.job_arguments import (
@@ -192,6 +192,7 @@ def _prepared(
     if config is None:
         config = load_config_of(args, changes_of(args))
     args.output = dataset_folder(args.output)
+    args.beam_flags = shaped(args.beam_flags, config, args.command)
     options = JobOptions(
         chunk_videos=getattr(args, "chunk_videos", JobOptions.chunk_videos),
         limit=getattr(args, "limit", None),
@@ -203,6 +204,26 @@ def _prepared(
     # A scheduler's polite stop is an interrupt like any other.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     return config, options
+
+
+def shaped(flags: Sequence[str], config: Config, command: str) -> list[str]:
+    """Beam's flags with those that the workers of a job on Dataflow need; on other runners just as they are.
+
+    Raises:
+      UsageError: flags and configuration contradict each other.
+    """
+    from beam_pipeline.job import is_dataflow, pipeline_options
+    from beam_pipeline.worker_shape import remarks, worker_flags
+
+    if not is_dataflow(pipeline_options(flags)):
+        return list(flags)
+    try:
+        needed = worker_flags(config, streaming=command == "watch", given=flags)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    for remark in remarks(config, flags):
+        complain(remark, 0)
+    return [*flags, *needed]
 
 
 class _Outcome:
