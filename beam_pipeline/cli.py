@@ -15,7 +15,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
-from beam_pipeline import __version__, dataset_commands, job_commands, logs
+from beam_pipeline import __version__, dataset_commands, job_arguments, job_commands, logs
 from beam_pipeline.usage import (
     Parser,
     UsageError,
@@ -95,8 +95,8 @@ def build_parser() -> tuple[Parser, dict[str, argparse.ArgumentParser]]:
 
     shots = command("shots", _shots, "detect shots alone: no models, one decode pass")
     shots.add_argument("src", nargs="+", metavar="SRC", help="video files")
-    shots.add_argument("--detector", default="content", help=job_commands.DETECTORS)
-    shots.add_argument("--fast", action="store_true", help=job_commands.FAST)
+    shots.add_argument("--detector", default="content", help=job_arguments.DETECTORS)
+    shots.add_argument("--fast", action="store_true", help=job_arguments.FAST)
     shots.add_argument("--output", metavar="FILE.json", help="write there instead of to standard output")
 
     verify = command("verify", _verify, "audit a dataset; exit status 1 and a list on any breach")
@@ -134,7 +134,7 @@ def build_parser() -> tuple[Parser, dict[str, argparse.ArgumentParser]]:
     doctor = command("doctor", _doctor, "check this machine before a job; for each fault, what mends it")
     doctor.add_argument("--profile", help="whose models to check (default lite)")
     doctor.add_argument("--config", metavar="FILE.yaml", help="a configuration to check")
-    doctor.add_argument("--commercial-only", action="store_true", help=job_commands.COMMERCIAL)
+    doctor.add_argument("--commercial-only", action="store_true", help=job_arguments.COMMERCIAL)
     doctor.add_argument("--output", metavar="DIR", help="where the dataset shall go: space and access are checked")
 
     command("profiles", _profiles, "what can be chosen with --profile")
