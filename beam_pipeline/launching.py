@@ -24,7 +24,7 @@ _LAUNCH_S = 120.0
 _PATIENCE_S = 600.0
 #: In which a job has done what it was made for.
 DONE = frozenset(["JOB_STATE_DONE", "JOB_STATE_DRAINED"])
-_LAUNCHER = "roles/dataflow.developer, and roles/iam.serviceAccountUser on the service account of the workers,"
+_LAUNCHER = "roles/dataflow.developer on the project, and roles/iam.serviceAccountUser on the workers' account"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +62,8 @@ def launch(request: Any, endpoint: str | None = None) -> Launched:
     except JobExists as error:
         raise JobExists(f"{error}; drain or cancel that one, or say another --job-name") from error
     except NoSuchJob as error:
-        raise NoSuchJob(f"{error}; templates/build.sh makes the template, and --template names it") from error
+        update = ", and --job-name the job that runs" if parameter.update else ""
+        raise NoSuchJob(f"{error}; templates/build.sh makes the template, --template names it{update}") from error
     streaming = dict(parameter.parameters).get("command") == "watch"
     return Launched(request.project_id, request.location, parameter.job_name, answer.job.id, streaming)
 

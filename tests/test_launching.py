@@ -1,7 +1,5 @@
 """`reelscribe launch`: what it asks of Dataflow, through Google's own client, and what it tells."""
 
-import argparse
-import datetime
 import json
 import re
 import signal
@@ -12,10 +10,7 @@ from fake_dataflow import FakeDataflow
 
 from beam_pipeline import launching
 from beam_pipeline.cli import main
-from beam_pipeline.launch_request import FIELDS, REFUSED, Options, job_name_of, read_options
-from beam_pipeline.usage import UsageError
 from transforms import dataflow_jobs
-from transforms.dataflow_jobs import NAME
 
 SPEC = "gs://bucket/templates/reelscribe-curate.json"
 PLACE = ["--project=proj-test", "--region=us-central1"]
@@ -130,14 +125,6 @@ def test_the_request_of_an_update_names_the_job_and_what_is_called_otherwise_now
         "update": True,
         "transformNameMappings": {"Old": "New"},
     }
-
-
-def test_every_field_that_an_option_goes_into_is_one_of_the_services():
-    from google.cloud.dataflow_v1beta3.types import FlexTemplateRuntimeEnvironment
-
-    fields = set(FlexTemplateRuntimeEnvironment.meta.fields)
-    assert {field for field, _ in FIELDS.values()} - fields == set()
-    assert FIELDS.keys() & REFUSED.keys() == set()
 
 
 WRONG = {
@@ -280,7 +267,18 @@ def test_a_template_that_is_not_there_is_told_with_what_to_do(dataflow, capsys):
     dataflow.templates = set()
     told = refused(dataflow, capsys)
     assert f"Unable to open template file: {SPEC}" in told
-    assert told.endswith("templates/build.sh makes the template, and --template names it")
+    assert told.endswith("templates/build.sh makes the template, --template names it")
+
+
+def test_an_update_of_a_job_that_does_not_run_is_told_with_what_to_do(dataflow, capsys):
+    assert main([*WATCH, "--update", "--job-name=uploads", f"--dataflow_endpoint={dataflow.url}"]) == 1
+    assert capsys.readouterr().err.endswith("--template names it, and --job-name the job that runs\n")
+
+
+def test_an_update_takes_the_place_of_the_job_that_runs(dataflow, capsys):
+    dataflow.add("uploads")
+    assert main([*WATCH, "--update", "--job-name=uploads", f"--dataflow_endpoint={dataflow.url}"]) == 0
+    assert [job["currentState"] for job in dataflow.jobs.values()] == ["JOB_STATE_UPDATED", "JOB_STATE_QUEUED"]
 
 
 @pytest.mark.parametrize(
@@ -350,37 +348,3 @@ def test_folders_of_the_images_are_told_and_do_not_stop_a_launch(capsys, tmp_pat
     checked, named = capsys.readouterr().err.splitlines()
     assert checked.startswith(f"reelscribe: note: {path} could not be checked to its end here: there is no directory")
     assert named == f"reelscribe: note: {path} names /models/blip: the template's images must hold it under this name"
-
-
-@pytest.mark.parametrize(
-    ("output", "name"),
-    [
-        ("gs://datasets/talks", r"reelscribe-curate-talks-[0-9a-f]{4}-20260131-235959"),
-        ("gs://datasets/My Talks (new)/", r"reelscribe-curate-my-talks-new-[0-9a-f]{4}-20260131-235959"),
-        ("gs://datasets/" + "a" * 300, r"reelscribe-curate-a{24}-[0-9a-f]{4}-20260131-235959"),
-        ("gs://datasets/视频", r"reelscribe-curate-[0-9a-f]{4}-20260131-235959"),
-    ],
-)
-def test_a_derived_name_is_one_that_dataflow_takes(output, name):
-    derived = job_name_of("curate", output, datetime.datetime(2026, 1, 31, 23, 59, 59))
-    assert re.fullmatch(name, derived)
-    assert NAME.fullmatch(derived)
-
-
-def test_what_was_not_given_is_left_to_the_template():
-    assert read_options([], "launch curate", []) == Options()
-
-
-def test_every_refused_option_is_one_of_beams_and_is_refused():
-    from apache_beam.options import pipeline_options
-
-    parser = argparse.ArgumentParser(conflict_handler="resolve", add_help=False)
-    for options in pipeline_options.PipelineOptions.__subclasses__():
-        options._add_argparse_args(parser)
-    flags = {action.dest: action for action in parser._actions}
-    assert REFUSED.keys() - flags.keys() == set()
-    for dest in REFUSED:
-        action = flags[dest]
-        given = [action.option_strings[-1]] if action.nargs == 0 else [f"{action.option_strings[-1]}=default"]
-        with pytest.raises(UsageError, match=" is not for a launch: "):
-            read_options(given, "launch curate", [])

@@ -92,11 +92,11 @@ def job_is_running(project: str, region: str, job_name: str, endpoint: str | Non
 
 
 @contextlib.contextmanager
-def asking(what: str, role: str = "roles/dataflow.viewer") -> Iterator[dict[str, Any]]:
+def asking(what: str, role: str = "roles/dataflow.viewer on the project") -> Iterator[dict[str, Any]]:
     """Give the limits that every request has; errors of Google's clients become ours.
 
     Args:
-      what: is asked for. role: whoever asks needs it.
+      what: is asked for. role: whoever asks needs it, with where.
     """
     from google.api_core import exceptions as api
     from google.api_core.retry import Retry, if_exception_type
@@ -110,7 +110,7 @@ def asking(what: str, role: str = "roles/dataflow.viewer") -> Iterator[dict[str,
     except (api.AlreadyExists, api.Conflict) as error:
         raise JobExists(f"there is already {what}: {_line(error)}") from error
     except (api.Forbidden, api.Unauthorized) as error:
-        raise DataflowError(f"{what} is closed to us ({_line(error)}); it takes {role} on the project") from error
+        raise DataflowError(f"{what} is closed to us ({_line(error)}); it takes {role}") from error
     except DefaultCredentialsError as error:
         told = "gcloud auth application-default login"
         raise NoCredentials(f"there are no credentials to ask Dataflow for {what} with; run: {told}") from error
