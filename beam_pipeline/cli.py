@@ -15,7 +15,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
-from beam_pipeline import __version__, dataset_commands, job_arguments, job_commands, logs
+from beam_pipeline import __version__, dataset_commands, job_arguments, job_commands, launch_commands, logs
 from beam_pipeline.usage import (
     Parser,
     UsageError,
@@ -92,6 +92,7 @@ def build_parser() -> tuple[Parser, dict[str, argparse.ArgumentParser]]:
         return made
 
     job_commands.add_to(command)
+    launch_commands.add_to(command)
 
     shots = command("shots", _shots, "detect shots alone: no models, one decode pass")
     shots.add_argument("src", nargs="+", metavar="SRC", help="video files")

@@ -19,13 +19,13 @@ from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOpt
 from beam_pipeline.config import Config
 from beam_pipeline.finishing import FinishRun
 from beam_pipeline.job import JobOptions, is_dataflow, pipeline_options
-from beam_pipeline.job_arguments import POLL_S, changes_of, curate_arguments, watch_arguments
+from beam_pipeline.job_arguments import POLL_S, changes_of
 from beam_pipeline.job_commands import shaped
 from beam_pipeline.pipeline import CurateVideos
 from beam_pipeline.runs import RunRecord, new_run_id, root_cause
 from beam_pipeline.streaming import CurateUploads, Uploads, streaming_options
-from beam_pipeline.template_parameters import arguments_of
-from beam_pipeline.usage import Parser, UsageError, complain, dataset_folder, load_config_of
+from beam_pipeline.template_parameters import ABSENT, COMMANDS, FORMS, arguments, parameters_of, parser_of
+from beam_pipeline.usage import UsageError, beam_parser, complain, dataset_folder, load_config_of
 from transforms.dataflow_jobs import NAME, JobName
 from transforms.finding import expand
 from transforms.lease import LeaseHeld, WriterLease, read_lease
@@ -34,7 +34,8 @@ from transforms.sources import InputError
 from transforms.subscriptions import SubscriptionError, check_subscription
 from transforms.tables import OutputError, check_output, create_tables
 
-COMMANDS = {"curate": curate_arguments, "watch": watch_arguments}
+#: What is ours of the parameters, whatever the command.
+_OURS = {"command", *ABSENT, *FORMS}
 
 _log = logging.getLogger(__name__)
 
@@ -61,15 +62,35 @@ def parsed(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     Raises:
       UsageError: a command or a value that there is not.
     """
-    command = next((one.partition("=")[2] for one in argv if one.startswith("--command=")), "curate")
+    values: dict[str, str] = {}
+    beams = []
+    for one in argv:
+        flag, _, value = one.partition("=")
+        name = flag.removeprefix("--").replace("-", "_")
+        if name in _OURS:
+            # The console sends what was left empty, and the specification's own options come beside the parameters.
+            values |= {name: value} if value else {}
+        else:
+            beams.append(one)
+    command = values.pop("command", "curate")
     if command not in COMMANDS:
         raise UsageError(f"command is {' or '.join(COMMANDS)}, not {command!r}")
-    parser = Parser(prog=command, allow_abbrev=False)
-    COMMANDS[command](parser)
-    own, flags = arguments_of(parser, [one for one in argv if not one.startswith("--command=")])
-    args = parser.parse_args(own)
+    args = parser_of(command).parse_args(arguments(parameters_of(command), values))
     args.command = command
-    return args, flags
+    return args, switches(beams)
+
+
+def switches(flags: Sequence[str]) -> list[str]:
+    """Beam's flags as its parser takes them: the service writes a switch as --name=true."""
+    bare = {flag for action in beam_parser()._actions if action.nargs == 0 for flag in action.option_strings}
+    found = []
+    for one in flags:
+        flag, _, value = one.partition("=")
+        if flag not in bare or value.lower() not in ("true", "false"):
+            found.append(one)
+        elif value.lower() == "true":
+            found.append(flag)
+    return found
 
 
 def launch(args: argparse.Namespace, flags: Sequence[str]) -> str:
@@ -94,14 +115,14 @@ def launch(args: argparse.Namespace, flags: Sequence[str]) -> str:
     beam_options = options_of(options.beam_flags)
     job = job_of(beam_options)
     run_id = run_that_is_updated(output, job, beam_options) or new_run_id()
-    with WriterLease(output, run_id, adopt=_is_update(beam_options)) as lease:
+    with WriterLease(output, run_id, adopt=_is_update(beam_options), job=job) as lease:
         create_tables(output)
         if not _is_update(beam_options):
             RunRecord.begin(output, run_id, config, inputs, options.as_json(), args.command)
         try:
             pipeline = beam.Pipeline(options=beam_options)
             build(pipeline, args, config, output, run_id, options)
-            lease.leave_to_job(job)
+            lease.leave_to_job()
             pipeline.run()
         except BaseException as error:
             record = RunRecord.read(output, run_id)

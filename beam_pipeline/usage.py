@@ -165,14 +165,20 @@ def dataset_folder(text: str) -> str:
 
 def check_beam_flags(flags: Sequence[str], command: str, own: Sequence[str]) -> None:
     """Refuse what neither the command nor Beam knows: Beam itself would drop it without a word."""
+    beams = beam_parser()
+    _, unknown = beams.parse_known_args(list(flags))
+    if unknown:
+        raise UsageError(unknown_flag(unknown[0], command, own, flags_of(beams)))
+
+
+def beam_parser() -> argparse.ArgumentParser:
+    """A parser of all options that Beam has."""
     from apache_beam.options.pipeline_options import PipelineOptions
 
     beams = Parser(add_help=False, allow_abbrev=False, conflict_handler="resolve")
     for options in PipelineOptions.__subclasses__():
         options._add_argparse_args(beams)  # type: ignore[arg-type]
-    _, unknown = beams.parse_known_args(list(flags))
-    if unknown:
-        raise UsageError(unknown_flag(unknown[0], command, own, flags_of(beams)))
+    return beams
 
 
 def check_runner(options: PipelineOptions) -> None:

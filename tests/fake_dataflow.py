@@ -24,8 +24,8 @@ _JOBS = re.compile(r"/v1b3/projects/([^/]+)/locations/([^/]+)/jobs")
 _JOB = re.compile(_JOBS.pattern + r"/([^/:]+)")
 _TEMPLATES = re.compile(r"/v1b3/projects/([^/]+)/locations/([^/]+)/flexTemplates:launch")
 _ENDED = {f"JOB_STATE_{state}" for state in ("DONE", "FAILED", "CANCELLED", "UPDATED", "DRAINED")}
-#: What comes of what a job is asked to become.
-_BECOMES = {"JOB_STATE_DRAINING": "JOB_STATE_DRAINED", "JOB_STATE_CANCELLING": "JOB_STATE_CANCELLED"}
+#: What comes of what a job is asked to become; Google's clients write a state by its number.
+_BECOMES = {5: "JOB_STATE_CANCELLED", 7: "JOB_STATE_DRAINED", 10: "JOB_STATE_CANCELLED"}
 
 Answer = tuple[int, dict[str, Any]]
 
@@ -140,7 +140,7 @@ class FakeDataflow:
         if job is None:
             return _error(404, "NOT_FOUND", f"(5f): Information about job {job_id} could not be found.")
         if method == "PUT":
-            job["currentState"] = _BECOMES.get(str(body["requestedState"]), body["requestedState"])
+            job["currentState"] = _BECOMES[body["requestedState"]]
         elif self.passes.get(job_id):
             job["currentState"] = self.passes[job_id].pop(0)
         return 200, job

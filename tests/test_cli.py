@@ -25,7 +25,7 @@ WATCH = ["watch", "--subscription", SUBSCRIPTION, "--output", "OUT"]
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "which command? curate, watch, redrive, shots, verify"),
+        ([], "which command? curate, watch, redrive, launch, shots, verify"),
         (["curat"], "there is no command 'curat'; did you mean 'curate'?"),
         (["curate", "--output", "x"], "--input"),
         (["curate", "--input", "nope.mp4", "--output", "OUT"], "there is no file or directory 'nope.mp4'"),
@@ -219,6 +219,7 @@ def test_help_names_the_commands_that_are_there_and_no_others(capsys):
         "curate",
         "watch",
         "redrive",
+        "launch",
         "shots",
         "verify",
         "takedown",

@@ -30,7 +30,7 @@ def launched(tmp_path) -> str:
         RunRecord.begin(output, RUN, load_config("lite"), ["gs://b/in/"], {}, "curate")
         for name in ("v1", "v2"):
             Committer(output, owner=RUN).commit([video_rows(name, RUN)])
-        lease.leave_to_job("")
+        lease.leave_to_job()
     return output
 
 

@@ -7,7 +7,6 @@ import json
 import pathlib
 
 import pytest
-import run_records
 from bucket_sets import URI, check_plain_readers, config_of, records, videos  # noqa: F401
 from fake_dataflow import FakeDataflow
 from sameness import differences
@@ -41,20 +40,16 @@ def uploaded(gcs, videos, tmp_path) -> str:
     return "gs://bucket/configs/mine.yaml"
 
 
-def launch(*parameters: str) -> int:
-    return flex_template.main([*parameters, *HERE])
-
-
 def test_a_launched_job_lists_its_inputs_and_finishes_the_dataset_by_itself(gcs, uploaded, tmp_path, capsys):
     asked = ["--command=curate", "--input=gs://bucket/up/,gs://bucket/up/more/*.mp4", f"--config={uploaded}"]
-    assert launch(*asked, f"--output={URI}", "--fast=false", "--limit=") == 0
+    assert flex_template.main([*asked, f"--output={URI}", "--fast=false", "--limit=", *HERE]) == 0
     other = str(tmp_path / "set")
     assert main(["curate", "--input", "gs://bucket/up/", "--output", other, "--config", uploaded]) == 0
     assert differences(URI, other) == []
     assert audit(URI).breaches == []
     check_plain_readers(URI)
     assert read_lease(URI) is None
-    (record,), (_, own) = records(URI), (None, records(other)[0])
+    (record,), (own,) = records(URI), records(other)
     assert (record["status"], record["command"], record["input"]) == (
         "done",
         "curate",
@@ -97,61 +92,60 @@ def on_dataflow(service: FakeDataflow, folder: pathlib.Path, *more: str) -> list
 
 
 SUBSCRIPTION = "--subscription=projects/proj-test/subscriptions/uploads"
+JOB = "projects/proj-test/locations/us-central1/jobs/nightly"
 
 
-def uploads_at(folder: pathlib.Path) -> pathlib.Path:
-    (folder / "uploads").mkdir(exist_ok=True)
-    (folder / "uploads" / "page.mp4").write_text("<html></html>")
-    return folder / "uploads"
+@pytest.fixture
+def page(gcs) -> str:
+    """The parameter that names a bucket's folder with a page in it, that is no video."""
+    gcs.put("up/page.mp4", b"<html></html>")
+    return "--input=gs://bucket/up/"
 
 
 @pytest.mark.parametrize("command", ["curate", "watch"])
-def test_a_launch_writes_the_job_and_leaves_the_lease_to_it(dataflow, tmp_path, capsys, command):
-    output = str(tmp_path / "set")
-    source = SUBSCRIPTION if command == "watch" else f"--input={uploads_at(tmp_path)}"
-    asked = [f"--command={command}", source, f"--output={output}", *on_dataflow(dataflow, tmp_path)]
+def test_a_launch_writes_the_job_and_leaves_the_lease_to_it(dataflow, page, tmp_path, capsys, command):
+    source = {"watch": SUBSCRIPTION, "curate": page}[command]
+    asked = [f"--command={command}", source, f"--output={URI}", *on_dataflow(dataflow, tmp_path)]
     assert flex_template.main(asked) == 0
     job = json.loads((tmp_path / "job_object").read_text())
     assert (job["name"], job["type"]) == (
         "nightly",
         {"curate": "JOB_TYPE_BATCH", "watch": "JOB_TYPE_STREAMING"}[command],
     )
-    held = read_lease(output)
-    (record,) = run_records.records(pathlib.Path(output))
-    assert (held.owner, held.job) == (record["run_id"], "projects/proj-test/locations/us-central1/jobs/nightly")
+    held = read_lease(URI)
+    (record,) = records()
+    assert (held.owner, held.job) == (record["run_id"], JOB)
     assert (record["status"], record["command"]) == ("running", command)
     assert not dataflow.asked, "the launcher of the template submits the job, not we"
 
     dataflow.add("nightly", state="JOB_STATE_RUNNING")
-    assert flex_template.main(asked) == 1
+    assert flex_template.main([*asked, "--job_name=other"]) == 1
     told = capsys.readouterr().err.splitlines()[-1]
-    assert f"{output} is being written by {record['run_id']} (Dataflow job {held.job})" in told
-    assert main(["takedown", output, "--video", "some"]) == 1
+    assert f"{URI} is being written by {record['run_id']} (Dataflow job {held.job})" in told
+    assert main(["takedown", URI, "--video", "some"]) == 1
 
 
-def test_an_update_goes_on_with_the_run_of_the_job_that_it_replaces(dataflow, tmp_path, capsys):
-    output = str(tmp_path / "set")
+def test_an_update_goes_on_with_the_run_of_the_job_that_it_replaces(dataflow, gcs, tmp_path, capsys):
     options = on_dataflow(dataflow, tmp_path)
-    asked = ["--command=watch", SUBSCRIPTION, f"--output={output}", *options]
+    asked = ["--command=watch", SUBSCRIPTION, f"--output={URI}", *options]
     assert flex_template.main([*asked, "--update"]) == 2
     told = capsys.readouterr().err
-    assert "there is no job projects/proj-test/locations/us-central1/jobs/nightly that writes to" in told
+    assert f"there is no job {JOB} that writes to {URI}" in told
     assert flex_template.main(asked) == 0
-    owner = read_lease(output).owner
+    owner = read_lease(URI).owner
     dataflow.add("nightly", state="JOB_STATE_RUNNING")
     assert flex_template.main([*asked, "--update"]) == 0
-    assert (read_lease(output).owner, read_lease(output).job[-7:]) == (owner, "nightly")
-    assert len(run_records.records(pathlib.Path(output))) == 1
+    assert (read_lease(URI).owner, read_lease(URI).job[-7:]) == (owner, "nightly")
+    assert len(records()) == 1
 
 
-def test_a_graph_that_cannot_be_handed_over_gives_the_lease_back_and_is_on_record(dataflow, tmp_path, capsys):
-    output = str(tmp_path / "set")
+def test_a_graph_that_cannot_be_handed_over_gives_the_lease_back_and_is_on_record(dataflow, page, tmp_path, capsys):
     options = [*on_dataflow(dataflow, tmp_path), "--sdk_location=gone.tar.gz"]
-    assert flex_template.main([f"--input={uploads_at(tmp_path)}", f"--output={output}", *options]) == 1
+    assert flex_template.main([page, f"--output={URI}", *options]) == 1
     assert "the job could not be launched: " in capsys.readouterr().err.splitlines()[-1]
-    (record,) = run_records.records(pathlib.Path(output))
+    (record,) = records()
     assert (record["status"], "gone.tar.gz" in record["error"]["message"]) == ("failed", True)
-    assert read_lease(output).expires_at == 0
+    assert read_lease(URI).expires_at == 0
 
 
 @pytest.mark.parametrize(
@@ -160,13 +154,13 @@ def test_a_graph_that_cannot_be_handed_over_gives_the_lease_back_and_is_on_recor
         (["--command=redrive"], "command is curate or watch, not 'redrive'"),
         (["--input=gs://bucket/up/"], "the following arguments are required: --output"),
         (["--input=gs://bucket/none/", f"--output={URI}"], "there is no object gs://bucket/none/"),
-        (["--input=gs://bucket/up/", f"--output={URI}", "--fast=maybe"], "--fast is true or false, not 'maybe'"),
+        (["--input=gs://bucket/up/", f"--output={URI}", "--fast=maybe"], "--fast cannot be 'maybe'"),
         (
             ["--input=gs://bucket/up/", f"--output={URI}", "--config=gs://bucket/no.yaml"],
             "cannot read the configuration",
         ),
         (["--input=gs://bucket/up/", "--output=gs://nowhere/set"], "nowhere"),
-        (["--command=watch", "--subscription=uploads", f"--output={URI}"], "'uploads' is no subscription; write"),
+        (["--command=watch", "--subscription=uploads", f"--output={URI}"], "--subscription cannot be 'uploads'"),
         (
             [
                 "--input=gs://bucket/up/",
@@ -186,3 +180,12 @@ def test_parameters_that_cannot_be_are_told_in_a_line_before_there_is_a_job(gcs,
     assert line.startswith("reelscribe: ")
     assert told in line
     assert list(gcs.names()) == ["up/page.mp4"]
+
+
+def test_switches_of_beam_come_as_the_service_writes_them_and_the_command_may_come_twice():
+    given = ["--command=watch", SUBSCRIPTION, f"--output={URI}", "--fast=true", "--limit=", "--command=watch"]
+    args, flags = flex_template.parsed(
+        [*given, "--enable_hot_key_logging=true", "--no_auth=False", "--region=r", "--pre"]
+    )
+    assert (args.command, args.subscription, args.fast) == ("watch", SUBSCRIPTION.partition("=")[2], True)
+    assert flags == ["--enable_hot_key_logging", "--region=r", "--pre"]

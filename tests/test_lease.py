@@ -227,8 +227,8 @@ def dataflow(monkeypatch):
 
 
 def left_to_a_job(directory, owner="launched"):
-    with WriterLease(directory, owner) as lease:
-        lease.leave_to_job(JOB)
+    with WriterLease(directory, owner, job=JOB) as lease:
+        lease.leave_to_job()
 
 
 def test_a_lease_left_to_a_job_lasts_until_the_service_says_that_the_job_has_ended(tmp_path, dataflow):
@@ -275,8 +275,17 @@ def test_the_last_step_of_a_job_takes_its_lease_up_and_nobody_else_can(tmp_path,
 
 
 def test_a_launch_that_fails_leaves_no_lease_to_a_job_that_never_was(tmp_path):
-    with pytest.raises(ZeroDivisionError), WriterLease(tmp_path, "launched") as lease:
-        lease.leave_to_job(JOB)
+    with pytest.raises(ZeroDivisionError), WriterLease(tmp_path, "launched", job=JOB) as lease:
+        lease.leave_to_job()
         raise ZeroDivisionError
     with WriterLease(tmp_path, "mine"):
         assert read_lease(tmp_path).owner == "mine"
+
+
+def test_a_launcher_finds_the_lease_of_a_dead_job_of_its_own_name_though_the_service_says_that_one_runs(
+    tmp_path, dataflow
+):
+    left_to_a_job(tmp_path, "last night's")
+    dataflow.add("nightly", state="JOB_STATE_QUEUED")  # The job that is being launched.
+    left_to_a_job(tmp_path, "tonight's")
+    assert (read_lease(tmp_path).owner, read_lease(tmp_path).job) == ("tonight's", JOB)

@@ -42,6 +42,10 @@ class NoSuchJob(DataflowError):
     """There is no such job, template or project."""
 
 
+class Unreachable(DataflowError):
+    """Dataflow does not answer, or stumbles: it may later."""
+
+
 class JobExists(DataflowError):
     """A job of this name has not ended yet."""
 
@@ -88,11 +92,11 @@ def job_is_running(project: str, region: str, job_name: str, endpoint: str | Non
 
 
 @contextlib.contextmanager
-def asking(what: str, role: str = "roles/dataflow.viewer") -> Iterator[dict[str, Any]]:
+def asking(what: str, role: str = "roles/dataflow.viewer on the project") -> Iterator[dict[str, Any]]:
     """Give the limits that every request has; errors of Google's clients become ours.
 
     Args:
-      what: is asked for. role: whoever asks needs it.
+      what: is asked for. role: whoever asks needs it, with where.
     """
     from google.api_core import exceptions as api
     from google.api_core.retry import Retry, if_exception_type
@@ -102,16 +106,20 @@ def asking(what: str, role: str = "roles/dataflow.viewer") -> Iterator[dict[str,
     try:
         yield {"timeout": _TIMEOUT_S, "retry": Retry(predicate=passing, initial=0.5, timeout=_RETRY_S)}
     except api.NotFound as error:
-        raise NoSuchJob(f"there is no {what} ({_line(error)})") from error
+        raise NoSuchJob(f"Dataflow does not find {what}: {_line(error)}") from error
     except (api.AlreadyExists, api.Conflict) as error:
-        raise JobExists(f"{what} has not ended yet ({_line(error)})") from error
+        raise JobExists(f"there is already {what}: {_line(error)}") from error
     except (api.Forbidden, api.Unauthorized) as error:
-        raise DataflowError(f"{what} is closed to us ({_line(error)}); it takes {role} on the project") from error
+        raise DataflowError(f"{what} is closed to us ({_line(error)}); it takes {role}") from error
     except DefaultCredentialsError as error:
         told = "gcloud auth application-default login"
         raise NoCredentials(f"there are no credentials to ask Dataflow for {what} with; run: {told}") from error
+    except api.TooManyRequests as error:
+        raise Unreachable(f"the project's quota does not allow {what} now: {_line(error)}") from error
+    except api.ClientError as error:
+        raise DataflowError(f"Dataflow refuses {what}: {_line(error)}") from error
     except (api.GoogleAPIError, GoogleAuthError, OSError) as error:
-        raise DataflowError(f"Dataflow cannot be asked for {what} now: {_line(error)}") from error
+        raise Unreachable(f"Dataflow cannot be asked for {what} now: {_line(error)}") from error
 
 
 def jobs_client(endpoint: str | None = None) -> Any:
@@ -141,4 +149,4 @@ def _client(kind: str, endpoint: str | None, process: int) -> Any:
 
 
 def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
+    return " ".join(str(error).split())[:500]

@@ -9,9 +9,6 @@ expired, or whose process is gone from this machine, is taken over at once, so t
 `kill -9`. A writer that leaves in good order removes the file; one that dies, or leaves by an exception, leaves it
 behind, and that is how `verify` knows that there may be leftovers.
 
-Whoever changes the file says what it replaces, and is refused if that is not what stands there: in a directory under a
-lock, in Cloud Storage by the object's generation.
-
 A writer may leave its lease to a job elsewhere, which goes on when this process has ended (`leave_to_job`): it then
 lasts for as long as Dataflow says that the job runs, and the job's last step takes it up again (`adopt`).
 """
@@ -21,7 +18,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
-import fcntl
 import json
 import os
 import pathlib
@@ -29,20 +25,17 @@ import socket
 import threading
 import time
 import uuid
-from typing import Protocol, Self
+from typing import Self
 
 from transforms import objects
 from transforms.dataflow_jobs import DataflowError, JobName, job_is_running
 from transforms.files import Directory, join
+from transforms.lease_places import LEASE, place_of
 
 TTL_S = 60.0
 
 #: How long a lease lasts that was left to a job: until the job has ended, which the service knows.
 _OF_A_JOB_S = 10 * 365 * 86_400.0
-
-_LEASE = ".lease"
-_LOCK = ".lease.lock"
-_MOST_BYTES = 1 << 16
 
 
 class LeaseHeld(RuntimeError):
@@ -119,73 +112,9 @@ def is_alive(pid: int, started: str | None) -> bool:
     return started is None or pid_started(pid) in (None, started)
 
 
-class _Place(Protocol):
-    """Where a lease stands. What `read` gives as its version, `swap` must be given to change it."""
-
-    def read(self) -> tuple[bytes | None, str]:
-        """What is written there, None for nothing, and its version."""
-
-    def swap(self, version: str, content: bytes | None) -> bool:
-        """Write it anew, or remove it, unless it is of another version by now; tell whether."""
-
-
-class _FilePlace:
-    def __init__(self, dataset_dir: Directory):
-        self._dir = pathlib.Path(dataset_dir)
-
-    def read(self) -> tuple[bytes | None, str]:
-        try:
-            content = (self._dir / _LEASE).read_bytes()
-        except FileNotFoundError:
-            return None, ""
-        return content, content.decode("utf-8", "replace")
-
-    def swap(self, version: str, content: bytes | None) -> bool:
-        self._dir.mkdir(parents=True, exist_ok=True)
-        # The kernel frees the lock of a dead process.
-        with open(self._dir / _LOCK, "a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if self.read()[1] != version:
-                return False
-            if content is None:
-                (self._dir / _LEASE).unlink()
-                return True
-            aside = self._dir / f"{_LEASE}.{uuid.uuid4().hex}.tmp"
-            aside.write_bytes(content)
-            os.replace(aside, self._dir / _LEASE)
-            return True
-
-
-class _ObjectPlace:
-    def __init__(self, folder: str):
-        self._uri = join(folder, _LEASE)
-
-    def read(self) -> tuple[bytes | None, str]:
-        while (version := objects.stat(self._uri)) is not None:
-            with contextlib.suppress(FileNotFoundError, objects.ObjectChanged):
-                return objects.read_bytes(self._uri, version.generation, _MOST_BYTES), version.generation
-        return None, objects.ABSENT
-
-    def swap(self, version: str, content: bytes | None) -> bool:
-        try:
-            if content is None:
-                objects.delete(self._uri, version)
-            else:
-                objects.write(self._uri, content, replacing=version)
-        except objects.ObjectChanged:
-            # Or it was us, and a request was repeated of which only the answer was lost.
-            return self.read()[0] == content
-        return True
-
-
-def _place_of(dataset_dir: Directory) -> _Place:
-    where = os.fspath(dataset_dir)
-    return _ObjectPlace(where) if objects.is_object(where) else _FilePlace(where)
-
-
 def read_lease(dataset_dir: Directory) -> LeaseRecord | None:
     """The lease that lies there, live or dead; None when the last writer left in good order."""
-    return _parse(_place_of(dataset_dir).read()[0])
+    return _parse(place_of(dataset_dir).read()[0])
 
 
 def _parse(content: bytes | None) -> LeaseRecord | None:
@@ -196,6 +125,30 @@ def _parse(content: bytes | None) -> LeaseRecord | None:
     except (ValueError, TypeError):
         # Whole records are renamed into place: this is no writer's, and it stops nobody.
         return LeaseRecord("unknown", "unknown", "", 0, None, 0.0, 0.0, "")
+
+
+def check_free(dataset_dir: Directory, held: LeaseRecord | None) -> None:
+    """Raise `LeaseHeld`, with a sentence for the user, if the writer of this lease may be writing still."""
+    if held is None:
+        return
+    try:
+        if held.is_live(time.time()):
+            raise LeaseHeld(_sentence(dataset_dir, held))
+    except DataflowError as error:
+        raise LeaseHeld(
+            f"{dataset_dir} is being written by {held.owner} ({_where(held)}); whether it still runs cannot be asked:"
+            f" {error}. When it has ended, delete {join(dataset_dir, LEASE)}"
+        ) from error
+
+
+def _sentence(dataset_dir: Directory, held: LeaseRecord) -> str:
+    since = datetime.datetime.fromtimestamp(held.since).astimezone().isoformat(" ", "seconds")
+    left = max(1, round(held.expires_at - time.time()))
+    until = "." if held.job else f"; should it have died on another host, try again in {left} seconds."
+    return (
+        f"{dataset_dir} is being written by {held.owner} ({_where(held)}) since {since}. "
+        f"Wait until it has finished{until}"
+    )
 
 
 def require_lease(dataset_dir: Directory) -> None:
@@ -222,15 +175,17 @@ class WriterLease:
       owner: who writes: the run's id.
       ttl_s: after how long without renewal others may take a writer for dead; it renews three times as often.
       adopt: take up what this owner has left to a job, or lost half-way; nobody else's.
+      job: projects/P/locations/R/jobs/NAME, which this process launches. A lease that was left to a job of that very
+        name is dead: the service has no two of one name, and the one that is there is this.
 
     Raises:
       LeaseHeld: on entry, with a sentence for the user.
     """
 
-    def __init__(self, dataset_dir: Directory, owner: str, ttl_s: float = TTL_S, *, adopt: bool = False):
+    def __init__(self, dataset_dir: Directory, owner: str, ttl_s: float = TTL_S, *, adopt: bool = False, job: str = ""):
         self._dir = dataset_dir
-        self._adopt = adopt
-        self._place = _place_of(dataset_dir)
+        self._adopt, self._job = adopt, job
+        self._place = place_of(dataset_dir)
         self._owner = owner
         self._ttl_s = ttl_s
         self._token = uuid.uuid4().hex
@@ -247,34 +202,23 @@ class WriterLease:
             held = _parse(content)
             if self._adopt and (held is None or held.owner != self._owner):
                 raise LeaseLost(f"{self._owner} has no lease on {self._dir}, which {_whose(held)}")
-            if held is not None and not self._adopt:
-                self._check_dead(held)
+            is_namesake = held is not None and held.job and held.job == self._job
+            if not self._adopt and not is_namesake:
+                check_free(self._dir, held)
             if self._place.swap(version, self._content(time.time() + self._ttl_s)):
                 break
         self._renewer = threading.Thread(target=self._renew, name="lease", daemon=True)
         self._renewer.start()
         return self
 
-    def _check_dead(self, held: LeaseRecord) -> None:
-        try:
-            if not held.is_live(time.time()):
-                return
-        except DataflowError as error:
-            raise LeaseHeld(
-                f"{self._dir} is being written by {held.owner} ({_where(held)}); whether it still runs cannot be asked:"
-                f" {error}. When it has ended, delete {join(self._dir, _LEASE)}"
-            ) from error
-        raise LeaseHeld(self._sentence(held))
+    def leave_to_job(self) -> None:
+        """Leave the lease to the job, which goes on when this process has ended; to be called before it can end.
 
-    def leave_to_job(self, job: str) -> None:
-        """Leave the lease to a job that goes on when this process has ended; to be called before the job can end.
-
-        Args:
-          job: projects/P/locations/R/jobs/NAME; empty for one that ends with this process.
+        Without a job it lasts for as long as this process.
         """
         self._stop_renewing()
         content, version = self._place.read()
-        left = self._content(time.time() + _OF_A_JOB_S, job)
+        left = self._content(time.time() + _OF_A_JOB_S, self._job)
         if not self._is_ours(content) or not self._place.swap(version, left):
             raise LeaseLost(f"{self._owner} lost its lease on {self._dir}; run the same command again")
         self._left = True
@@ -333,12 +277,3 @@ class WriterLease:
             job=job,
         )
         return json.dumps(dataclasses.asdict(record)).encode()
-
-    def _sentence(self, held: LeaseRecord) -> str:
-        since = datetime.datetime.fromtimestamp(held.since).astimezone().isoformat(" ", "seconds")
-        left = max(1, round(held.expires_at - time.time()))
-        until = "." if held.job else f"; should it have died on another host, try again in {left} seconds."
-        return (
-            f"{self._dir} is being written by {held.owner} ({_where(held)}) since {since}. "
-            f"Wait until it has finished{until}"
-        )
