@@ -32,6 +32,9 @@ UNITS = {
 TEACHER = "caption/"
 DEVICES = ("cpu", "gpu")
 
+#: Stages of one model, by the key of the configuration that names it.
+_MODELS = {"hear": "speech", "embed": "embedder", "score": "selector"}
+
 #: Less than this is told as a weak basis: of these, means over videos as unlike as any collection's still swing widely.
 ENOUGH = {"videos": 10, "minutes of video": 10, "clips": 100}
 #: A teacher asked less often than this tells mostly how long its first answer took.
@@ -107,7 +110,7 @@ def measured_run(record: Mapping[str, Any], models_on: str | None = None, *, alo
         raise ValueError(f"the record of run {run_id} does not tell its stages; run reelscribe curate anew")
     counts, config = record.get("counts") or {}, record["config"]
     videos, clips = stages["commit"]["in"], counts.get("clips", 0)
-    split, shots = stages["split"], stages["embed"]["in"]
+    split, shots = stages["split"], stages["stitch"]["in"]
     video_s = counts.get("video_ms", 0) / 1000
     if not video_s:
         raise ValueError(f"run {run_id} split no video: all of it was there already, or failed")
@@ -118,9 +121,8 @@ def measured_run(record: Mapping[str, Any], models_on: str | None = None, *, alo
     for stage, flow in stages.items():
         if stage not in UNITS or stage == "caption":
             continue
-        if stage == "stitch" and flow.get("reused") == flow["in"]:
-            continue
-        fresh = flow["in"] - flow.get("reused", 0)
+        # Stitching counts clips that were there already, of shots that go in; it costs next to nothing.
+        fresh = flow["in"] - (flow.get("reused", 0) if stage != "stitch" else 0)
         if not fresh or not units[UNITS[stage]]:
             unmeasured[stage] = f"run {run_id} did none of it" + (" anew" if flow["in"] else "")
             continue
@@ -132,6 +134,9 @@ def measured_run(record: Mapping[str, Any], models_on: str | None = None, *, alo
         stage = TEACHER + name
         if not flow["asked"] or not clips:
             unmeasured[stage] = f"run {run_id} asked it about no clip"
+            continue
+        if any("url" in one for one in _said_of(stage, config)):
+            unmeasured[stage] = "an endpoint computes it, at a speed and price of its own"
             continue
         share = (flow["asked"] + flow["reused"]) / clips
         on, settings = device_of(stage, config, models_on), settings_of(stage, config)
@@ -152,7 +157,7 @@ def measured_run(record: Mapping[str, Any], models_on: str | None = None, *, alo
         bytes_of=_bytes_of(record.get("bytes") or {}, video_s, clips) if whole else {},
         busy=_busy(record, seconds),
         finish_s=seconds.get("finish", 0.0) + seconds.get("duplicates", 0.0),
-        weak=tuple(_weak(record, stages, fresh_videos, video_s, clips)),
+        weak=(*_weak(record, stages, fresh_videos, video_s, clips), *_in_turns(record, rates)),
         assumed=tuple(_assumed(record, config, models_on, whole)),
     )
 
@@ -169,23 +174,23 @@ def settings_of(stage: str, config: Mapping[str, Any]) -> Any:
 
 def device_of(stage: str, config: Mapping[str, Any], models_on: str | None) -> str:
     """Where a stage of a configuration is worked on: stages with models as told, or as their accelerator says."""
-    models = {"hear": "speech", "embed": "embedder", "score": "selector"}
-    values = config.get("values") or {}
-    if stage.startswith(TEACHER):
-        said = [one for one in values.get("teachers") or [] if _is_named(one, stage.removeprefix(TEACHER))]
-    elif stage in models:
-        said = [values.get(models[stage])]
-    else:
+    if stage not in _MODELS and not stage.startswith(TEACHER):
         # Measures compute on plain pixels, most of them; rates of others are entered.
         return "cpu"
     if models_on:
         return models_on
-    own = any(isinstance(one, Mapping) and one.get("accelerator") for one in said)
+    own = any(one.get("accelerator") for one in _said_of(stage, config))
     return "gpu" if own or (config.get("placement") or {}).get("accelerator") else "cpu"
 
 
-def _is_named(said: Any, name: str) -> bool:
-    return isinstance(said, Mapping) and said.get("name") == name
+def _said_of(stage: str, config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What a configuration says of a stage's model beside its name."""
+    values = config.get("values") or {}
+    if stage.startswith(TEACHER):
+        name = stage.removeprefix(TEACHER)
+        return [one for one in values.get("teachers") or [] if isinstance(one, Mapping) and one.get("name") == name]
+    said = values.get(_MODELS[stage])
+    return [said] if isinstance(said, Mapping) else []
 
 
 def _bytes_of(sizes: Mapping[str, int], video_s: float, clips: int) -> dict[str, float]:
@@ -229,6 +234,13 @@ def _weak(record: Mapping[str, Any], stages: Mapping[str, Any], fresh: int, vide
         if 0 < flow["asked"] < ENOUGH_ASKED:
             told.append(f"it asked {name} about {flow['asked']} of {stages['caption']['in']} clips")
     return told
+
+
+def _in_turns(record: Mapping[str, Any], rates: Mapping[str, Rate]) -> list[str]:
+    """Whether several workers may have stood in line for a GPU: what each of them waits counts as its work."""
+    if workers_of(record) == 1 or all(rate.on == "cpu" for rate in rates.values()):
+        return []
+    return ["its workers may have waited for the GPU in turns, which seconds hold; --direct_num_workers=1 tells better"]
 
 
 def _assumed(record: Mapping[str, Any], config: Mapping[str, Any], models_on: str | None, whole: bool) -> list[str]:

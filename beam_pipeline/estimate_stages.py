@@ -142,5 +142,5 @@ def advice(missing: Mapping[str, str]) -> str:
     told = "; ".join(f"{', '.join(stages)} ({reason})" for reason, stages in by_reason.items())
     return (
         f"no rate for {told}. Measure it: reelscribe curate over ten videos that need it, then --from its dataset; or "
-        "benchmarks/handlers.py --size full --json FILE on the GPU, then --handlers FILE; or enter it: --rates FILE.yaml"
+        "benchmarks/handlers.py --size full --json FILE on the GPU, then --handlers FILE; or enter it in --rates FILE"
     )

@@ -6,12 +6,16 @@ print("\\n".join(describe(told))); json.dumps(as_json(told))
 from __future__ import annotations
 
 import dataclasses
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from beam_pipeline.estimate import MOST_WORKERS, Estimate
 from beam_pipeline.estimate_rates import TEACHER, Measured
 from beam_pipeline.estimate_stages import Amounts
+
+#: Characters of a line of text.
+WIDTH = 110
 
 #: Of what is stored, by what it is told as.
 KINDS = {"reels": "reels", "clips": "rows of clips", "media": "clip files"}
@@ -102,8 +106,8 @@ def describe(told: Told) -> list[str]:
         sizes = ", ".join(f"{_bytes(size)} of {KINDS[kind]}" for kind, size in told.stored.items())
         lines.append(f"storage     {sizes}" + ("" if told.a_month is None else f": {_money(told.a_month)} a month"))
     if weak := weaknesses(told):
-        lines += ["", "a weak basis:", *(f"  - {one}" for one in weak)]
-    return [*lines, "", "assumed:", *(f"  - {one}" for one in assumptions(told))]
+        lines += ["", "a weak basis:", *_listed(weak)]
+    return [*lines, "", "assumed:", *_listed(assumptions(told))]
 
 
 def weaknesses(told: Told) -> list[str]:
@@ -197,6 +201,17 @@ def _aligned(rows: Sequence[Sequence[str]], left: Iterable[int]) -> list[str]:
             for number, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows
+    ]
+
+
+def _listed(lines: Sequence[str]) -> list[str]:
+    """Lines of a list, as wide as the tables."""
+    return [
+        part
+        for line in lines
+        for part in textwrap.wrap(
+            line, WIDTH, initial_indent="  - ", subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+        )
     ]
 
 
