@@ -90,6 +90,7 @@ def _estimate(args: argparse.Namespace, commands: Mapping[str, argparse.Argument
         raise UsageError(str(error)) from error
     used = {rate.source for rate in chosen.rates.values()}
     told = estimate_text.Told(
+        config=config,
         found=found,
         amounts=amounts,
         utilisation=utilisation,
@@ -137,7 +138,7 @@ def measured_at(place: str, models_on: str | None = None) -> list[Measured]:
         except ValueError as error:
             raise UsageError(f"--from {place}: {error}") from error
     records = sorted(
-        (record for _, record in records_of(dataset_folder(place))), key=lambda one: str(one["started_at"])
+        (record for _, record in records_of(dataset_folder(place))), key=lambda one: str(one.get("started_at"))
     )
     if not records:
         raise UsageError(

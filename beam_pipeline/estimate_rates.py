@@ -75,7 +75,7 @@ class Measured:
       bytes_of: what one second of video leaves as reels, one clip as rows and as a file of its own.
       busy: the share of its workers' time that its stages' seconds account for; None: cannot be told.
       finish_s: that compacting and marking duplicates took, on one machine.
-      weak: why the run is a weak basis.
+      weak: why the run is a weak basis. weak_stages: the same of single stages.
       assumed: what has to be believed to use it.
     """
 
@@ -92,6 +92,7 @@ class Measured:
     busy: float | None
     finish_s: float
     weak: tuple[str, ...]
+    weak_stages: Mapping[str, str]
     assumed: tuple[str, ...]
 
 
@@ -158,6 +159,7 @@ def measured_run(record: Mapping[str, Any], models_on: str | None = None, *, alo
         busy=_busy(record, seconds),
         finish_s=seconds.get("finish", 0.0) + seconds.get("duplicates", 0.0),
         weak=(*_weak(record, stages, fresh_videos, video_s, clips), *_in_turns(record, rates)),
+        weak_stages=_weak_stages(stages),
         assumed=tuple(_assumed(record, config, models_on, whole)),
     )
 
@@ -201,15 +203,25 @@ def _bytes_of(sizes: Mapping[str, int], video_s: float, clips: int) -> dict[str,
 
 
 def workers_of(record: Mapping[str, Any]) -> int | None:
-    """How many workers a run asked for; None: as many as there were cores."""
+    """How many workers a run on one machine asked for; None: as many as there were cores."""
+    told = _flag(record, "direct_num_workers")
+    return int(told) if told and told.isdigit() else None
+
+
+def runner_of(record: Mapping[str, Any]) -> str | None:
+    """The runner that a run asked for; None: the one of the machine it was started on."""
+    return _flag(record, "runner")
+
+
+def _flag(record: Mapping[str, Any], name: str) -> str | None:
     flags = " ".join((record.get("options") or {}).get("beam_flags") or [])
-    found = re.search(r"--direct_num_workers[= ](\d+)", flags)
-    return int(found[1]) if found else None
+    found = re.search(rf"--{name}[= ](\S+)", flags)
+    return found[1] if found else None
 
 
 def _busy(record: Mapping[str, Any], seconds: Mapping[str, float]) -> float | None:
     """The share of the workers' time in stages; of runs that do not tell how many workers they had, none."""
-    workers = workers_of(record) or record.get("cores")
+    workers = None if runner_of(record) else workers_of(record) or record.get("cores")
     try:
         times = [datetime.datetime.fromisoformat(record[name]) for name in ("started_at", "finished_at")]
     except (KeyError, TypeError, ValueError):
@@ -230,9 +242,15 @@ def _weak(record: Mapping[str, Any], stages: Mapping[str, Any], fresh: int, vide
         )
     if record.get("status") != "done":
         told.append(f"it is {record.get('status')!r}, not done")
+    return told
+
+
+def _weak_stages(stages: Mapping[str, Any]) -> dict[str, str]:
+    """Stages that took too little to be told, and teachers that were asked too seldom."""
+    told = {stage: "took no time that could be told" for stage, flow in stages.items() if not flow["seconds"]}
     for name, flow in stages["caption"].get("teachers", {}).items():
-        if 0 < flow["asked"] < ENOUGH_ASKED:
-            told.append(f"it asked {name} about {flow['asked']} of {stages['caption']['in']} clips")
+        if flow["asked"] < ENOUGH_ASKED:
+            told[TEACHER + name] = f"was asked about {flow['asked']} of {stages['caption']['in']} clips"
     return told
 
 
@@ -246,10 +264,14 @@ def _in_turns(record: Mapping[str, Any], rates: Mapping[str, Rate]) -> list[str]
 def _assumed(record: Mapping[str, Any], config: Mapping[str, Any], models_on: str | None, whole: bool) -> list[str]:
     run_id, workers = record.get("run_id"), workers_of(record)
     devices = {device_of(TEACHER + name, config, models_on) for name in config.get("teachers") or []}
-    stood = " and ".join(sorted(devices)).upper() or "CPU"
+    stood = " and ".join(sorted(device.upper() for device in devices)) or "CPU"
     why = "as --models-on says" if models_on else "as its configuration says"
     told = [f"run {run_id}: its models stood on the {stood}, {why}"]
-    if workers:
+    if runner := runner_of(record):
+        told.append(
+            f"run {run_id} was one of {runner}: no worker had more threads at work than vCPUs, or it tells more"
+        )
+    elif workers:
         told.append(
             f"run {run_id} had {workers} workers: no fewer than the machine had cores, else its seconds tell less"
         )

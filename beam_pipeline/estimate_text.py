@@ -26,12 +26,14 @@ class Told:
     """What there is to tell.
 
     Attributes:
+      config: of the job, as the record of a run would have it.
       found: the estimate. amounts: of what the job goes through. utilisation: that it was made with.
       within_h: the deadline, where one was given.
       stored: bytes by kind. storage_price: of a GB a month, where one was given.
       measured: the runs that rates are from. densities: where the amounts are from, by what they count.
     """
 
+    config: Mapping[str, Any]
     found: Estimate
     amounts: Amounts
     utilisation: float
@@ -112,7 +114,16 @@ def describe(told: Told) -> list[str]:
 
 def weaknesses(told: Told) -> list[str]:
     """Why the runs that rates are from tell little."""
-    return [f"run {run.run_id}: {one}" for run in told.measured for one in run.weak]
+    lines = []
+    for run in told.measured:
+        used = [task.stage for task in told.found.tasks if task.source == f"run {run.run_id}"]
+        lines += [f"run {run.run_id}: {one}" for one in run.weak]
+        lines += [
+            f"run {run.run_id}: {stage.removeprefix(TEACHER)} {why}"
+            for stage, why in run.weak_stages.items()
+            if stage in used
+        ]
+    return lines
 
 
 def assumptions(told: Told) -> list[str]:
@@ -136,6 +147,10 @@ def assumptions(told: Told) -> list[str]:
     lines.append("a vCPU is as fast as a core of the machine that was measured, a GPU of the same kind")
     if len(found.pools) > 1:
         lines.append("pools work one after another, and each is paid for only while its own stages work")
+    if at_once := (told.config.get("placement") or {}).get("models_at_once"):
+        lines.append(
+            f"not counted: teachers take turns, {at_once} in memory at once; loading them again takes its time"
+        )
     for pool in found.pools:
         if pool.worker.start_min:
             lines.append(

@@ -166,7 +166,7 @@ def test_a_job_has_the_stages_that_its_configuration_asks_for():
 def a_run(run_id="r", **rates):
     known = {name.replace("__", "/"): rate for name, rate in rates.items()}
     return Measured(
-        run_id, CONFIG, known, {"score": f"run {run_id} did none of it"}, 10, 10, 3600.0, 9, 5, {}, None, 0, (), ()
+        run_id, CONFIG, known, {"score": f"run {run_id} did none of it"}, 10, 10, 3600.0, 9, 5, {}, None, 0, (), {}, ()
     )
 
 

@@ -12,6 +12,7 @@ from synthetic import make_video
 
 from beam_pipeline.cli import main
 from beam_pipeline.estimate_commands import measured_at
+from transforms.files import write
 
 ROOT = pathlib.Path(__file__).parents[1]
 CPU = ["--worker", "cpu=n2-standard-8,vcpu=8,price=0.5"]
@@ -74,6 +75,17 @@ def test_within_hours_asks_for_the_workers_that_take_them(dataset, tmp_path, cap
     assert asked("--max-workers", pool["workers"] - 1)["wall_h"] > 5
 
 
+def test_a_dataset_in_a_bucket_tells_the_same(dataset, gcs, capsys):
+    record = newest_run(dataset)
+    place = f"gs://bucket/set/runs/{record['run_id']}.json"
+    write(place, (dataset / "runs" / f"{record['run_id']}.json").read_bytes())
+    asked = ["--hours", 1, *CPU, "--max-workers", 1]
+    for source in ("gs://bucket/set", place):
+        assert run(capsys, "--from", source, *asked) == run(capsys, "--from", dataset, *asked)
+    status, _, err = run(capsys, "--from", "gs://bucket/set/runs/other.json", *asked)
+    assert (status, err.count("\n")) == (2, 1)
+
+
 def test_a_later_run_that_did_nothing_is_no_basis_but_the_earlier_one_is(dataset, capsys):
     first = newest_run(dataset)["run_id"]
     config = dataset.parent / "config.yaml"
@@ -90,7 +102,9 @@ def test_another_profile_is_refused_until_its_rates_are_entered(dataset, tmp_pat
     asked = ["--from", dataset, "--hours", 1, *CPU, "--max-workers", 1, "--profile", "lite"]
     status, _, err = run(capsys, *asked)
     assert (status, err.count("\n")) == (2, 1)
-    named = "caption/lite-frames, caption/lite-motion, caption/lite-scene, caption/lite-hedged, caption/lite-frames-text"
+    named = (
+        "caption/lite-frames, caption/lite-motion, caption/lite-scene, caption/lite-hedged, caption/lite-frames-text"
+    )
     assert f"no rate for {named} (run " in err
     assert "had none). Measure it: reelscribe curate" in err
     others = ["lite-frames", "lite-motion", "lite-scene", "lite-hedged", "lite-frames-text"]
@@ -105,14 +119,20 @@ def test_another_profile_is_refused_until_its_rates_are_entered(dataset, tmp_pat
     ("arguments", "message"),
     [
         (["--max-workers", "1"], "how much video is it? Say --hours N, or --videos N and --mean-length SECONDS"),
-        (["--hours", "1"], "say either --max-workers N, to be told the hours, or --within HOURS, to be told the workers"),
+        (
+            ["--hours", "1"],
+            "say either --max-workers N, to be told the hours, or --within HOURS, to be told the workers",
+        ),
         (["--hours", "1", "--max-workers", "1", "--within", "1"], "say either --max-workers N"),
         (["--mean-length", "9", "--max-workers", "1"], "--mean-length goes with --videos N"),
         (["--hours", "1", "--max-workers", "1"], "what kind of workers, at what price? Add --worker POOL=MACHINE"),
         (["--hours", "1", "--max-workers", "1", *CPU], "what is the job to do? Say --from DIR"),
         (["--hours", "1", "--max-workers", "1", *CPU, "--from", "nowhere"], "--from nowhere: there is no run in it"),
         (["--hours", "1", "--max-workers", "1", *CPU, "--from", "no.json"], "no.json is no record of a run"),
-        (["--hours", "1", "--max-workers", "1", *CPU, "--profile", "lyte"], "there is no profile 'lyte'; did you mean 'lite'?"),
+        (
+            ["--hours", "1", "--max-workers", "1", *CPU, "--profile", "lyte"],
+            "there is no profile 'lyte'; did you mean 'lite'?",
+        ),
         (["--hours", "nan", "--max-workers", "1"], "argument --hours: 'nan' is not a number above 0"),
         (["--hours", "1", "--within", "1", "--utilisation", "70"], "'70' is not a share between 0 and 1"),
     ],
@@ -140,7 +160,7 @@ def shown():
         yield command.replace("\\\n", " "), output
 
 
-@pytest.mark.parametrize(("command", "output"), shown())
+@pytest.mark.parametrize(("command", "output"), list(shown()))
 def test_the_figures_of_the_docs_are_what_their_commands_print(command, output, capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     program, *arguments = shlex.split(command)

@@ -103,7 +103,6 @@ def test_what_was_used_again_counts_as_much_as_what_was_not():
         ({"stages__split__in": 9}, "it measured 9 videos; 10 or more would be better"),
         ({"stages__split__reused": 11}, "11 of 20 videos were split by an earlier run; a new --output measures all"),
         ({"status": "interrupted"}, "it is 'interrupted', not done"),
-        ({"stages__caption__teachers__b__asked": 3}, "it asked b about 3 of 200 clips"),
         (
             {"options__beam_flags": []},
             "its workers may have waited for the GPU in turns, which seconds hold; --direct_num_workers=1 tells better",
@@ -112,6 +111,14 @@ def test_what_was_used_again_counts_as_much_as_what_was_not():
 )
 def test_a_run_that_measured_little_is_a_weak_basis(changes, weak):
     assert weak in measured_run(changed(**changes)).weak
+
+
+def test_a_stage_that_hardly_worked_is_a_weak_one():
+    measured = measured_run(changed(stages__caption__teachers__b__asked=3, stages__read__seconds=0.0))
+    assert measured.weak_stages == {
+        "read": "took no time that could be told",
+        "caption/b": "was asked about 3 of 200 clips",
+    }
 
 
 @pytest.mark.parametrize(
@@ -125,6 +132,24 @@ def test_a_record_that_tells_nothing_is_refused(changes, message):
     with pytest.raises(ValueError) as refused:
         measured_run(changed(**changes))
     assert str(refused.value) == message
+
+
+@pytest.mark.parametrize(
+    ("flags", "assumed"),
+    [
+        ([], "run r had as many workers as cores, so a second of its CPU work is a second of one core"),
+        (
+            ["--direct_num_workers=2"],
+            "run r had 2 workers: no fewer than the machine had cores, else its seconds tell less",
+        ),
+        (
+            ["--runner", "DataflowRunner"],
+            "run r was one of DataflowRunner: no worker had more threads at work than vCPUs, or it tells more",
+        ),
+    ],
+)
+def test_what_a_second_of_work_stands_for_is_told(flags, assumed):
+    assert measured_run(changed(options__beam_flags=flags)).assumed[1] == assumed
 
 
 def test_a_stage_of_a_run_that_did_none_of_it_has_no_rate():
