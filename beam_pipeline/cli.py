@@ -15,7 +15,15 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
-from beam_pipeline import __version__, dataset_commands, job_arguments, job_commands, launch_commands, logs
+from beam_pipeline import (
+    __version__,
+    dataset_commands,
+    estimate_commands,
+    job_arguments,
+    job_commands,
+    launch_commands,
+    logs,
+)
 from beam_pipeline.usage import (
     Parser,
     UsageError,
@@ -114,6 +122,7 @@ def build_parser() -> tuple[Parser, dict[str, argparse.ArgumentParser]]:
     report.add_argument("--html", metavar="FILE", help="default: DIR/report.html")
 
     dataset_commands.add_to(command)
+    estimate_commands.add_to(command)
 
     evaluate = command("evaluate", _study, "compare methods on your own videos, as the paper's tables do")
     kinds = evaluate.add_subparsers(metavar="WHAT", required=True, parser_class=Parser)

@@ -213,17 +213,25 @@ def shaped(flags: Sequence[str], config: Config, command: str) -> list[str]:
       UsageError: flags and configuration contradict each other.
     """
     from beam_pipeline.job import is_dataflow, pipeline_options
+
+    return [*flags, *needed_flags(flags, config, command)] if is_dataflow(pipeline_options(flags)) else list(flags)
+
+
+def needed_flags(flags: Sequence[str], config: Config, command: str) -> tuple[str, ...]:
+    """What a job on Dataflow needs beside the flags that were given; what is worth knowing of it is told.
+
+    Raises:
+      UsageError: flags and configuration contradict each other.
+    """
     from beam_pipeline.worker_shape import remarks, worker_flags
 
-    if not is_dataflow(pipeline_options(flags)):
-        return list(flags)
     try:
         needed = worker_flags(config, streaming=command == "watch", given=flags)
     except ValueError as error:
         raise UsageError(str(error)) from error
     for remark in remarks(config, flags):
         complain(remark, 0)
-    return [*flags, *needed]
+    return needed
 
 
 class _Outcome:

@@ -23,6 +23,7 @@ from beam_pipeline.template_parameters import ABSENT, COMMANDS, written
 from beam_pipeline.usage import Parser, UsageError, complain, flags_of, load_config_of
 
 if TYPE_CHECKING:
+    from beam_pipeline.config import Config
     from beam_pipeline.launch_request import Options
 
 Command = Callable[..., argparse.ArgumentParser]
@@ -99,6 +100,7 @@ def _launch(args: argparse.Namespace, commands: dict[str, argparse.ArgumentParse
     from beam_pipeline import launching
     from beam_pipeline.launch_request import as_json, read_options, request_of
     from transforms.dataflow_jobs import DataflowError, NoCredentials
+    from transforms.lease import LeaseHeld
     from transforms.objects import Refused, StorageError
 
     command = args.launched
@@ -111,12 +113,14 @@ def _launch(args: argparse.Namespace, commands: dict[str, argparse.ArgumentParse
         if args.dry_run:
             print(as_json(request))
             return 0
+        if not getattr(args, "update", False):
+            _check_free(args.output)
         if config:
             launching.put(config.content, config.uri)
         launched = launching.launch(request, options.endpoint)
     except (NoCredentials, Refused, FileNotFoundError) as error:
         raise UsageError(str(error)) from error
-    except (DataflowError, StorageError) as error:
+    except (DataflowError, StorageError, LeaseHeld) as error:
         return complain(str(error), 1)
     print("\n".join(launching.told(launched)), flush=True)
     return _followed(launched, options) if args.wait else 0
@@ -154,6 +158,18 @@ def _described(args: argparse.Namespace, command: str) -> Any:
         renamed=getattr(args, "transform_name_mapping", {}),
         launcher_machine_type=args.launcher_machine_type or "",
     )
+
+
+def _check_free(output: str) -> None:
+    """Raise `LeaseHeld` if somebody writes to the dataset; where we may not look the launcher, with its rights, does."""
+    from transforms.lease import check_free, read_lease
+    from transforms.objects import Refused, StorageError
+
+    try:
+        held = read_lease(output)
+    except (StorageError, Refused, FileNotFoundError):
+        return
+    check_free(output, held)
 
 
 def _check_places(args: argparse.Namespace) -> None:
@@ -195,7 +211,7 @@ def _checked_config(args: argparse.Namespace, options: Options) -> _Config | Non
     if args.profile and not args.config and args.profile.endswith((".yaml", ".yml")):
         args.profile, args.config = None, args.profile
     if not args.config:
-        load_config_of(args, changes_of(args))
+        _check_workers(args, load_config_of(args, changes_of(args)))
         return None
     if args.config.startswith("gs://"):
         if args.dry_run:
@@ -241,7 +257,7 @@ def _load(args: argparse.Namespace, content: bytes) -> None:
         named = argparse.Namespace(**{**vars(args), "config": path})
         local = sorted(_paths_in(content))
         try:
-            load_config_of(named, changes_of(args))
+            config = load_config_of(named, changes_of(args))
         except UsageError as error:
             message = str(error).replace(path, args.config)
             absent = [one for one in local if one in message and not os.path.exists(one)]
@@ -249,8 +265,17 @@ def _load(args: argparse.Namespace, content: bytes) -> None:
             if not absent and not unasked:
                 raise UsageError(message) from error
             _warn(f"{args.config} could not be checked to its end here: {message}")
+        else:
+            _check_workers(args, config)
     for one in local:
         _warn(f"{args.config} names {one}: the template's images must hold it under this name")
+
+
+def _check_workers(args: argparse.Namespace, config: Config) -> None:
+    """Raise a `UsageError` where Beam's flags contradict the configuration: the launcher would find out too late."""
+    from beam_pipeline.job_commands import needed_flags
+
+    needed_flags(args.beam_flags, config, args.launched)
 
 
 @contextlib.contextmanager

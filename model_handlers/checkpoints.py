@@ -51,6 +51,8 @@ def is_hub_id(weights: str) -> bool:
 def check(weights: str, revision: str) -> None:
     """See that the weights could be meant, without a network.
 
+    A directory with a revision (but a commit's, which is the hub's) may be one that only the workers' image holds.
+
     Raises:
       WeightsError: no such directory, or a hub id without a commit.
     """
@@ -63,7 +65,10 @@ def check(weights: str, revision: str) -> None:
         return
     folder = os.path.expanduser(weights)
     if not os.path.isdir(folder):
-        raise WeightsError(f"there is no directory {weights}; name a checkpoint's directory, gs://, or a hub id")
+        if _is_named(revision):
+            return
+        how = "name a checkpoint's directory, gs://, or a hub id; for a directory of the workers' image add a revision"
+        raise WeightsError(f"there is no directory {weights}; {how}")
     if not os.path.isfile(os.path.join(folder, "config.json")):
         raise WeightsError(f"{weights} holds no config.json; name a directory that save_pretrained wrote")
 
@@ -79,11 +84,14 @@ def locate(weights: str, revision: str = "") -> Place:
         return Place(bucket.fetch_folder(weights, _is_part))
     if is_hub_id(weights):
         return Place(weights, revision)
-    return Place(os.path.expanduser(weights))
+    folder = os.path.expanduser(weights)
+    if not os.path.isdir(folder):
+        raise WeightsError(f"there is no directory {weights} on this machine; the image must hold it under this name")
+    return Place(folder)
 
 
 def version_of(weights: str, revision: str = "") -> str:
-    """What stands in `captions.revision`: the hub's commit, or a digest of the files.
+    """What stands in `captions.revision`: the hub's commit, what the user calls a directory, or a digest of its files.
 
     Raises:
       WeightsError: see `locate`.
@@ -93,7 +101,14 @@ def version_of(weights: str, revision: str = "") -> str:
         return f"objects {bucket.version_of_folder(weights, _is_part)}"
     if is_hub_id(weights):
         return revision
+    if _is_named(revision):
+        return f"named {revision}"
     return f"sha256 {_digest_folder(os.path.expanduser(weights))[:16]}"
+
+
+def _is_named(revision: str) -> bool:
+    """Whether this is what a user calls a directory's contents."""
+    return bool(revision) and not _COMMIT.fullmatch(revision)
 
 
 def files_of(folder: str) -> list[str]:

@@ -24,7 +24,7 @@ class Settings:
 
     Attributes:
       weights: a directory, `gs://BUCKET/FOLDER`, or a hub id. For an endpoint: the model's name there.
-      revision: a hub model's commit.
+      revision: a hub model's commit; of a directory what you call its contents, where the launcher doesn't have it.
       sha256: of a `.pth` file, which is not opened without it.
       inputs: what a teacher sees: V(ision), S(ubtitles), M(etadata: title and description).
       prompt: a name of `prompts.yaml`, or FILE.yaml#NAME. words: what FILE.yaml said when the job was configured; the

@@ -63,3 +63,16 @@ def test_a_directory_that_looks_like_a_hub_id_is_a_directory(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     assert not is_hub_id("org/model")
     assert locate("org/model").hub == {"trust_remote_code": False}
+
+
+def test_a_directory_of_the_workers_image_is_known_by_what_the_user_calls_its_contents(tmp_path):
+    absent = str(tmp_path / "blip")
+    assert version_of(absent, "2026-05") == "named 2026-05"
+    with pytest.raises(WeightsError, match="blip on this machine; the image must hold it under this name"):
+        locate(absent, "2026-05")
+    (tmp_path / "blip").mkdir()
+    (tmp_path / "blip" / "config.json").write_text("{}")
+    assert version_of(absent, "2026-05") == "named 2026-05"
+    assert locate(absent, "2026-05").path == absent
+    # The hub's commit says nothing of a directory.
+    assert version_of(absent, "a" * 40) == version_of(absent, "")

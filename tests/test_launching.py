@@ -11,6 +11,10 @@ from fake_dataflow import FakeDataflow
 from beam_pipeline import launching
 from beam_pipeline.cli import main
 from transforms import dataflow_jobs
+from transforms.lease import WriterLease
+
+# Else each launch would look for credentials to read the dataset's lease with.
+pytestmark = pytest.mark.usefixtures("gcs")
 
 SPEC = "gs://bucket/templates/reelscribe-curate.json"
 PLACE = ["--project=proj-test", "--region=us-central1"]
@@ -63,7 +67,7 @@ def test_the_request_of_a_batch_job_is_exact(capsys):
         *["--sdk_container_image=r.example/worker:2", "--autoscaling_algorithm=THROUGHPUT_BASED"],
         *["--dataflow_service_options=worker_accelerator=type:nvidia-l4;count:1;install-nvidia-driver"],
         *["--dataflow_service_options=enable_preflight_validation=false", "--number_of_worker_harness_threads=4"],
-        *["--resource_hints=min_ram=8GB", "--enable_hot_key_logging", "--launcher-machine-type=n2-standard-2"],
+        *["--enable_hot_key_logging", "--launcher-machine-type=n2-standard-2"],
     ]
     assert asked_for(capsys, *CURATE, *flags) == {
         "projectId": "proj-test",
@@ -101,7 +105,6 @@ def test_the_request_of_a_batch_job_is_exact(capsys):
                     "dataflow_service_options=worker_accelerator=type:nvidia-l4;count:1;install-nvidia-driver,"
                     "enable_preflight_validation=false",
                     "number_of_worker_harness_threads=4",
-                    "resource_hints=min_ram=8GB",
                     "enable_hot_key_logging=true",
                 ],
             },
@@ -303,6 +306,20 @@ def test_without_credentials_one_line_says_how_to_get_some(monkeypatch, capsys, 
     told = complaint_of(capsys, *CURATE)
     assert told.startswith("there are no credentials to ask Dataflow for a job reelscribe-curate-talks-")
     assert told.endswith("run: gcloud auth application-default login")
+
+
+def test_a_dataset_that_somebody_writes_to_is_told_before_a_launch(dataflow, capsys):
+    taken = [*CURATE[:-1], "--output=gs://bucket/talks", f"--dataflow_endpoint={dataflow.url}"]
+    with WriterLease("gs://bucket/talks", "another"):
+        assert main(taken) == 1
+    assert "gs://bucket/talks is being written by another (pid" in capsys.readouterr().err
+    assert dataflow.asked == []
+
+
+def test_flags_that_contradict_the_configuration_are_told_before_a_launch(capsys, tmp_path):
+    (tmp_path / "mine.yaml").write_text("placement: {workers: alike, accelerator: 'type:nvidia-l4;count:1'}\n")
+    told = complaint_of(capsys, *CURATE, f"--config={tmp_path / 'mine.yaml'}", "--temp_location=gs://bucket/t")
+    assert told == "type:nvidia-l4;count:1 has no driver, and models would run on the CPU; add ;install-nvidia-driver"
 
 
 def test_a_local_configuration_is_uploaded_once_and_passed_by_its_address(dataflow, gcs, capsys, tmp_path):
