@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from model_handlers.nearest import nearest
+from transforms.allowed import bucket_of
 from transforms.files import check_folder, list_files
 from transforms.objects import NoCredentials, Refused, is_object
 
@@ -145,6 +146,20 @@ def seconds(text: str) -> float:
     if not 0 < value < 1e9:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
     return value
+
+
+def bucket(text: str) -> str:
+    """A bucket's name, with or without gs:// before it; or * for any."""
+    try:
+        return bucket_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def add_allow_bucket(parser: argparse.ArgumentParser) -> None:
+    """Add --allow-bucket, of every command that reads manifests or notifications."""
+    told = "read gs://BUCKET, too, where a manifest or a notification names it; repeatable; * for any"
+    parser.add_argument("--allow-bucket", type=bucket, action="append", default=[], metavar="BUCKET", help=told)
 
 
 def dataset_folder(text: str) -> str:
