@@ -29,6 +29,7 @@ from beam_pipeline.rules import RULES
 from beam_pipeline.sections import ConfigError
 from model_handlers import catalogue
 from model_handlers.catalogue import Entry
+from model_handlers.inert_yaml import MAX_CHARACTERS, read_inert
 from model_handlers.measures.catalogue import Chosen
 from model_handlers.weights import WeightsError
 from transforms.clip_settings import ClipFileSettings
@@ -240,7 +241,7 @@ def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
 def _read_yaml(file: str) -> dict[str, Any]:
     try:
         with open(file, encoding="utf-8") as text:
-            values = yaml.safe_load(text) or {}
+            values = read_inert(text.read(MAX_CHARACTERS + 1)) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"cannot read the configuration {file}: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
