@@ -145,6 +145,14 @@ def duration(text: str) -> datetime.timedelta:
     return datetime.timedelta(seconds=number * unit_s)
 
 
+def link_time(text: str) -> datetime.timedelta:
+    """How long signed links hold: at most 7 days."""
+    lasting = duration(text)
+    if not datetime.timedelta(0) < lasting <= datetime.timedelta(days=7):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time up to 7d, for which links can be signed")
+    return lasting
+
+
 def seconds(text: str) -> float:
     """A number of seconds, above 0."""
     value = _number(text)
