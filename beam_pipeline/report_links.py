@@ -117,7 +117,7 @@ def _by_iam(credentials: Any, request: Any) -> Any:
     credentials.refresh(request)  # Before that it calls itself `default`.
     account = credentials.service_account_email
 
-    class Signing(kinds.AnonymousCredentials, kinds.Signing):  # type: ignore[misc]
+    class Signing(kinds.AnonymousCredentials, kinds.Signing):
         """Signs by IAM's signBlob."""
 
         signer = iam.Signer(request, credentials, account)
