@@ -172,7 +172,7 @@ def bucket(text: str) -> str:
 def add_allow_bucket(parser: argparse.ArgumentParser) -> None:
     """Add --allow-bucket, of every command that reads manifests or notifications."""
     told = "read gs://BUCKET, too, where a manifest or a notification names it; repeatable; * for any"
-    parser.add_argument("--allow-bucket", type=bucket, action="append", default=[], metavar="BUCKET", help=told)
+    parser.add_argument("--allow-bucket", type=bucket, action="append", metavar="BUCKET", help=told)
 
 
 def dataset_folder(text: str) -> str:

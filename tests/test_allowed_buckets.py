@@ -87,7 +87,7 @@ def test_the_flag_is_repeatable_and_takes_a_bucket_with_and_without_its_scheme()
     parser = argparse.ArgumentParser()
     add_allow_bucket(parser)
     given = parser.parse_args(["--allow-bucket", "aaa", "--allow-bucket=gs://bbb/", "--allow-bucket", "*"])
-    assert (given.allow_bucket, parser.parse_args([]).allow_bucket) == (["aaa", "bbb", "*"], [])
+    assert (given.allow_bucket, parser.parse_args([]).allow_bucket) == (["aaa", "bbb", "*"], None)
 
 
 ROWS = [
