@@ -38,12 +38,12 @@ def key() -> rsa.RSAPrivateKey:
 def credentials(key):
     """A service account whose key is here."""
     form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    info = {
+    known = {
         "client_email": ACCOUNT,
         "private_key": key.private_bytes(*form).decode(),
         "token_uri": "http://127.0.0.1:9",
     }
-    return service_account.Credentials.from_service_account_info(info)
+    return service_account.Credentials.from_service_account_info(known)
 
 
 def query_of(url: str) -> dict[str, str]:
