@@ -27,10 +27,12 @@ from beam_pipeline import (
 from beam_pipeline.usage import (
     Parser,
     UsageError,
+    add_allow_bucket,
     check_words,
     complain,
     dataset_folder,
     flags_of,
+    link_time,
     load_config_of,
     names,
     positive,
@@ -120,6 +122,12 @@ def build_parser() -> tuple[Parser, dict[str, argparse.ArgumentParser]]:
     report = command("report", _report, "write a self-contained HTML report of a dataset")
     report.add_argument("dataset", metavar="DIR")
     report.add_argument("--html", metavar="FILE", help="default: DIR/report.html")
+    report.add_argument(
+        "--sign-urls",
+        type=link_time,
+        metavar="TIME",
+        help="link to clip files in a bucket for so long, such as 12h; at most 7d",
+    )
 
     dataset_commands.add_to(command)
     estimate_commands.add_to(command)
@@ -160,6 +168,7 @@ def _study_arguments(parser: argparse.ArgumentParser, name: str) -> None:
     """What the commands that look at videos one by one have in common."""
     add = parser.add_argument
     add("src", nargs="+", metavar="SRC", help="files, directories, globs, manifests")
+    add_allow_bucket(parser)
     add("--lpips", metavar="WEIGHTS", help="LPIPS weights: a file, or `hub`; without them lengths alone are told")
     add("--profile", help="a built-in profile (default lite)")
     add("--config", metavar="FILE.yaml", help="a configuration; may extend a profile")
@@ -233,11 +242,14 @@ def _takedown(args: argparse.Namespace, commands: dict[str, argparse.ArgumentPar
 
 def _report(args: argparse.Namespace, commands: dict[str, argparse.ArgumentParser]) -> int:
     from beam_pipeline.report import write_report
+    from beam_pipeline.report_links import LinkError
     from transforms.objects import StorageError
     from transforms.tables import NoDataset
 
     try:
-        print(write_report(dataset_folder(args.dataset), args.html))
+        print(write_report(dataset_folder(args.dataset), args.html, sign_urls=args.sign_urls))
+    except LinkError as error:
+        raise UsageError(str(error)) from error
     except (NoDataset, StorageError) as error:
         return complain(str(error), 1)
     return 0

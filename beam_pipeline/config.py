@@ -29,11 +29,12 @@ from beam_pipeline.rules import RULES
 from beam_pipeline.sections import ConfigError
 from model_handlers import catalogue
 from model_handlers.catalogue import Entry
+from model_handlers.inert_yaml import MAX_CHARACTERS, read_inert
 from model_handlers.measures.catalogue import Chosen
 from model_handlers.weights import WeightsError
 from transforms.clip_settings import ClipFileSettings
 from transforms.detection import SplittingConfig
-from transforms.files import read
+from transforms.files import reading
 from transforms.filtering import Rule
 from transforms.objects import StorageError
 from transforms.stitching import StitchingConfig
@@ -241,7 +242,9 @@ def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
 
 def _read_yaml(file: str) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(read(file).decode()) or {}
+        with reading(file) as text:
+            # A character takes at most four bytes; what is longer is refused by its length.
+            values = read_inert(text.read(4 * MAX_CHARACTERS + 1).decode()) or {}
     except (OSError, StorageError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"cannot read the configuration {file}: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):

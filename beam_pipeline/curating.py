@@ -37,7 +37,7 @@ def curate(inputs: Sequence[str], output: str, config: Config, options: JobOptio
       Exception: whatever stops the job as a whole; the dataset stands, and the same call finishes it.
     """
     options = options or JobOptions()
-    found = find_sources(inputs, options.limit)
+    found = find_sources(inputs, options.limit, options.allow_buckets)
     check_output(output, [source.uri for source in found.sources])
     with running("curate", inputs, output, config, options) as job:
         found = without_taken_down(found, output)

@@ -90,7 +90,15 @@ def check_files(entry: Entry) -> Check:
     from model_handlers.checkpoints import FILES
 
     if url := getattr(settings, "url", ""):
-        return _check_endpoint(name, url, os.environ.get(getattr(settings, "key_env", ""), ""))
+        from model_handlers.endpoint_answers import EndpointError
+        from model_handlers.endpoint_keys import read_secret
+
+        key, secret = os.environ.get(getattr(settings, "key_env", ""), ""), getattr(settings, "key_secret", "")
+        try:
+            key = read_secret(secret) if secret else key
+        except EndpointError as error:
+            return Check(name, "fail", str(error), "see docs/models.md")
+        return _check_endpoint(name, url, key)
     if os.path.exists(os.path.expanduser(settings.weights)):
         return Check(name, "ok", f"{settings.weights}, {_size_gb(settings.weights):.1f} GB")
     if settings.weights.startswith("gs://"):

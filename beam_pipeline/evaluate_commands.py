@@ -86,7 +86,7 @@ def _usage() -> Iterator[None]:
 
 
 def _sources(args: argparse.Namespace) -> Sequence[Source]:
-    found = find_sources(args.src, args.limit)
+    found = find_sources(args.src, args.limit, getattr(args, "allow_bucket", None) or ())
     if not found.sources:
         raise UsageError(f"there is no video in {', '.join(args.src)}")
     return found.sources

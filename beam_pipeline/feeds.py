@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from transforms.allowed import named_by
 from transforms.objects import StorageError, is_object
 from transforms.reading import InputError, Source, find_sources
 from transforms.sources import NothingFound
@@ -104,10 +105,20 @@ class FolderFeed:
       settle_s: how long size and time of a file, and the text beside it, must have been steady.
       marker: a suffix, such as ".done"; then a file counts as soon as FILE.done or its stem with .done is there, and
         not before. A marker that is older than the file is of the file's earlier version.
+      allowed: buckets that manifests may name objects of, beside those that `inputs` name.
     """
 
-    def __init__(self, inputs: Sequence[str], *, poll_s: float = 5.0, settle_s: float = 10.0, marker: str = ""):
+    def __init__(
+        self,
+        inputs: Sequence[str],
+        *,
+        poll_s: float = 5.0,
+        settle_s: float = 10.0,
+        marker: str = "",
+        allowed: Iterable[str] = (),
+    ):
         self.inputs = tuple(inputs)
+        self._buckets = named_by(self.inputs, allowed)
         self.events: list[dict[str, Any]] = []
         self._poll_s, self._settle_s = poll_s, settle_s
         self._marker = f".{marker.removeprefix('.')}" if marker else ""
@@ -156,7 +167,7 @@ class FolderFeed:
         found: dict[str, Source] = {}
         for one in self.inputs:
             try:
-                for source in find_sources([one]).sources:
+                for source in find_sources([one], allowed=self._buckets).sources:
                     name = posixpath.basename(source.uri)
                     marked = self._marker and name.endswith(self._marker)
                     if not (name.startswith(".") or name.lower().endswith(_UNFINISHED) or marked):

@@ -26,6 +26,7 @@ from beam_pipeline.runs import RunRecord, new_run_id, root_cause
 from beam_pipeline.streaming import CurateUploads, Uploads, streaming_options
 from beam_pipeline.template_parameters import ABSENT, COMMANDS, FORMS, arguments, parameters_of, parser_of
 from beam_pipeline.usage import UsageError, beam_parser, complain, dataset_folder, load_config_of
+from transforms.allowed import named_by
 from transforms.dataflow_jobs import NAME, JobName
 from transforms.finding import expand
 from transforms.lease import LeaseHeld, WriterLease, read_lease
@@ -104,7 +105,12 @@ def launch(args: argparse.Namespace, flags: Sequence[str]) -> str:
     config = load_config_of(args, changes_of(args))
     output = dataset_folder(args.output)
     flags = tuple(shaped(flags, config, args.command))
-    options = JobOptions(limit=getattr(args, "limit", None), keep_reels=args.reels == "keep", beam_flags=flags)
+    options = JobOptions(
+        limit=getattr(args, "limit", None),
+        keep_reels=args.reels == "keep",
+        beam_flags=flags,
+        allow_buckets=tuple(args.allow_bucket or ()),
+    )
     inputs = (args.subscription,) if getattr(args, "subscription", None) else tuple(args.input)
     if args.command == "curate":
         check_inputs(inputs)
@@ -138,12 +144,12 @@ def build(
     """Add the recipe to a pipeline, with what goes before it and after it where nobody waits for its end."""
     finish = FinishRun(config, output, run_id, options)
     if args.command == "watch":
-        uploads = Uploads(args.subscription, tuple(args.input or ()), args.poll or POLL_S)
+        uploads = Uploads(args.subscription, tuple(args.input or ()), args.poll or POLL_S, options.allow_buckets)
         uploads.check(str(pipeline.options.view_as(StandardOptions).runner))
         committed = pipeline | "Stream" >> CurateUploads(uploads, config, output, run_id, args.commit_within)
         _ = (committed,) | "Finish" >> finish
         return
-    found = pipeline | "Find videos" >> ListSources(tuple(args.input), output, args.limit)
+    found = pipeline | "Find videos" >> ListSources(tuple(args.input), output, args.limit, options.allow_buckets)
     spread = found.sources | "Spread" >> beam.Reshuffle()
     committed = spread | "Curate" >> CurateVideos(config, output, run_id)
     _ = (committed, found.sources, found.skipped) | "Finish" >> finish
@@ -152,7 +158,7 @@ def build(
 def check_inputs(inputs: Sequence[str]) -> None:
     """Raise an `InputError` if an input names nothing; the job itself lists them all."""
     for one in inputs:
-        next(expand(one), None)
+        next(expand(one, named_by(inputs)), None)
 
 
 def job_of(options: PipelineOptions) -> str:

@@ -57,6 +57,7 @@ class JobOptions:
       limit: take only so many inputs.
       keep_reels: leave the reels in the dataset; without them a report has no pictures.
       beam_flags: any option of Beam's.
+      allow_buckets: buckets that manifests may name objects of, beside those that the inputs name; "*" for any.
       observer: is told each job as it begins; no part of the record.
     """
 
@@ -64,13 +65,14 @@ class JobOptions:
     limit: int | None = None
     keep_reels: bool = True
     beam_flags: tuple[str, ...] = ()
+    allow_buckets: tuple[str, ...] = ()
     observer: Callable[[Job], None] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """What the record of a run says of them."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         del values["observer"]
-        return {**values, "beam_flags": list(self.beam_flags)}
+        return {**values, "beam_flags": list(self.beam_flags), "allow_buckets": list(self.allow_buckets)}
 
 
 def pipeline_options(flags: Sequence[str]) -> PipelineOptions:

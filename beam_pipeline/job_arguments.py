@@ -11,7 +11,7 @@ import argparse
 from typing import Any
 
 from beam_pipeline import logs
-from beam_pipeline.usage import UsageError, duration, fraction, names, positive, seconds
+from beam_pipeline.usage import UsageError, add_allow_bucket, duration, fraction, names, positive, seconds
 from model_handlers.nearest import nearest
 from transforms.clip_settings import MODES
 
@@ -76,6 +76,7 @@ def redrive_arguments(parser: argparse.ArgumentParser) -> None:
     add("--limit", type=positive, metavar="N", help="take only N videos")
     _config_arguments(parser, "the last run's")
     _clip_files(parser)
+    add_allow_bucket(parser)
     _chunks(parser)
 
 
@@ -89,6 +90,7 @@ def _dataset_arguments(parser: argparse.ArgumentParser) -> None:
     add("--reels", choices=["keep", "drop"], default="keep", help="keep the frame reels (the report shows them) or not")
     _measures(parser)
     _clip_files(parser)
+    add_allow_bucket(parser)
 
 
 def _clip_files(parser: argparse.ArgumentParser) -> None:

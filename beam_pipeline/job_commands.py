@@ -93,7 +93,7 @@ def _redrive(args: argparse.Namespace, commands: dict[str, argparse.ArgumentPars
             raise UsageError(str(error)) from error
         _, options = _prepared(args, commands, config)
         if args.dry_run:
-            print(_describe(find_failed(args.output, retry), args))
+            print(_describe(find_failed(args.output, retry, options.allow_buckets), args))
             return outcome.status
         redriven, summary = redrive(args.output, retry, options, config)
         print(_describe(redriven, args))
@@ -132,13 +132,14 @@ def _watch(args: argparse.Namespace, commands: dict[str, argparse.ArgumentParser
             print("\n".join(describe(_stream(args, config, options, stop))))
             return outcome.status
         feed = (
-            SubscriptionFeed(args.subscription)
+            SubscriptionFeed(args.subscription, allowed=options.allow_buckets)
             if args.subscription
             else FolderFeed(
                 args.input,
                 poll_s=args.poll or POLL_S,
                 settle_s=args.settle or SETTLE_S,
                 marker=args.marker or "",
+                allowed=options.allow_buckets,
             )
         )
         how = WatchOptions(
@@ -157,7 +158,7 @@ def _stream(args: argparse.Namespace, config: Config, options: JobOptions, stop:
     """Watch as one pipeline, on a runner that can stream."""
     from beam_pipeline.streaming import Uploads, stream
 
-    uploads = Uploads(args.subscription, tuple(args.input or ()), args.poll or POLL_S)
+    uploads = Uploads(args.subscription, tuple(args.input or ()), args.poll or POLL_S, options.allow_buckets)
     _stop_politely(stop)
     return stream(
         uploads, args.output, config, options, stop, commit_within_s=args.commit_within, idle_exit_s=args.idle_exit
@@ -198,6 +199,7 @@ def _prepared(
         limit=getattr(args, "limit", None),
         keep_reels=getattr(args, "reels", "keep") == "keep",
         beam_flags=tuple(args.beam_flags),
+        allow_buckets=tuple(args.allow_bucket or ()),
     )
     if is_embedded(options):
         check_installed(config.splitting)

@@ -161,7 +161,7 @@ def _described(args: argparse.Namespace, command: str) -> Any:
 
 
 def _check_free(output: str) -> None:
-    """Raise `LeaseHeld` if somebody writes to the dataset; where we may not look the launcher, with its rights, does."""
+    """Raise `LeaseHeld` if somebody writes to the dataset; where we may not look, the launcher with its rights does."""
     from transforms.lease import check_free, read_lease
     from transforms.objects import Refused, StorageError
 

@@ -12,7 +12,7 @@ import collections
 import dataclasses
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from beam_pipeline.config import Config, ConfigError, config_of_run
@@ -21,6 +21,7 @@ from beam_pipeline.job import Job, JobOptions, Summary, quiet_workers, running
 from beam_pipeline.progress import Progress
 from beam_pipeline.runs import records_of
 from beam_pipeline.setting_aside import POISONED_IN_A_ROW, RUN_STAGE, set_aside
+from transforms.allowed import named_by, told_by, why_not
 from transforms.committing import Committer, committer_of
 from transforms.finding import beside
 from transforms.manifests import is_manifest
@@ -67,8 +68,11 @@ class Redriven:
         return "\n".join(lines)
 
 
-def find_failed(output: str, retry: Retry) -> Redriven:
+def find_failed(output: str, retry: Retry, allowed: Iterable[str] = ()) -> Redriven:
     """Look up the dead letters that a retry covers, and the sources of their videos.
+
+    Args:
+      allowed: buckets that may be read beside those that the dataset's runs were allowed to.
 
     Raises:
       NoDataset: there is none.
@@ -82,7 +86,7 @@ def find_failed(output: str, retry: Retry) -> Redriven:
         stages[letter.video_id].add(letter.stage)
     # Whether that is what is to be redriven or not: it may stop a job again.
     poisoned = frozenset(one.video_id for one in letters if one.stage == RUN_STAGE)
-    found = _sources(output, standing, stages.keys())
+    found = _sources(output, standing, stages.keys(), _allowed(output, standing.values(), allowed))
     sources, out_of_reach = [], []
     for video_id in stages:
         source = found[video_id]
@@ -111,7 +115,7 @@ def redrive(output: str, retry: Retry, options: JobOptions, config: Config | Non
     config = config or last_config(output)
     open_table(output, "videos")
     with running("redrive", [output], output, config, options, retry) as job:
-        redriven = find_failed(output, retry)
+        redriven = find_failed(output, retry, options.allow_buckets)
         sources = redriven.sources[: options.limit]
         job.take(sources, sources)
         work_through(job, [one for one in sources if one.video_id not in redriven.poisoned])
@@ -174,13 +178,30 @@ def _newest_first(output: str) -> list[dict[str, Any]]:
     return sorted(records, key=lambda record: (str(record.get("started_at")), str(record.get("run_id"))), reverse=True)
 
 
-def _sources(output: str, standing: Mapping[str, CurrentVideo], video_ids: Iterable[str]) -> dict[str, Source]:
+def _allowed(output: str, standing: Iterable[CurrentVideo], more: Iterable[str]) -> frozenset[str]:
+    """The buckets that the dataset's runs were allowed to read, and those that are allowed now.
+
+    What a version is known of was read once, by a run whose record has gone maybe, or that knew of no such limits.
+    """
+    read = [video.uri for video in standing if video.etag]
+    buckets = named_by(read, more)
+    for _, record in records_of(output):
+        inputs = record.get("input") or []
+        more = (record.get("options") or {}).get("allow_buckets") or ()
+        by_subscription = any("/subscriptions/" in one and not is_object(one) for one in inputs)
+        buckets |= told_by(more) if by_subscription else named_by(inputs, more)
+    return buckets
+
+
+def _sources(
+    output: str, standing: Mapping[str, CurrentVideo], video_ids: Iterable[str], buckets: Collection[str]
+) -> dict[str, Source]:
     """Each video's source as it is now: as the inputs of earlier runs list it, else of its URI alone.
 
     Only a listing knows of text that stands beside a link to the file, or in a manifest.
     """
     wanted = set(video_ids)
-    sources = _listed(output, standing, wanted)
+    sources = _listed(output, standing, wanted, buckets)
     if wanted <= sources.keys():
         return sources
     rows = read_table(output, "videos", ["video_id", "title", "description"]).to_pylist()
@@ -188,7 +209,7 @@ def _sources(output: str, standing: Mapping[str, CurrentVideo], video_ids: Itera
         video_id = row["video_id"]
         if video_id not in wanted or video_id in sources:
             continue
-        source = dataclasses.replace(_source_at(standing[video_id].uri), video_id=video_id)
+        source = dataclasses.replace(_source_at(standing[video_id].uri, buckets), video_id=video_id)
         if not source.title and not source.metadata:
             # The manifest has gone that said so. Captions that were made with it count as long as it reads the same.
             source = dataclasses.replace(source, title=row["title"], description=row["description"])
@@ -196,7 +217,9 @@ def _sources(output: str, standing: Mapping[str, CurrentVideo], video_ids: Itera
     return sources
 
 
-def _listed(output: str, standing: Mapping[str, CurrentVideo], wanted: set[str]) -> dict[str, Source]:
+def _listed(
+    output: str, standing: Mapping[str, CurrentVideo], wanted: set[str], buckets: Collection[str]
+) -> dict[str, Source]:
     """Those of the wanted videos that the inputs of earlier runs still list; of several runs the newest counts."""
     found: dict[str, Source] = {}
     looked_into: dict[str, list[Source]] = {}
@@ -210,7 +233,7 @@ def _listed(output: str, standing: Mapping[str, CurrentVideo], wanted: set[str])
             if one not in looked_into:
                 if not _may_list(one, [standing[video_id].uri for video_id in missing]):
                     continue
-                looked_into[one] = [source for source in _sources_in(one) if source.video_id in wanted]
+                looked_into[one] = [source for source in _sources_in(one, buckets) if source.video_id in wanted]
             found |= {source.video_id: source for source in looked_into[one] if source.video_id in missing}
             missing -= found.keys()
     return found
@@ -228,16 +251,18 @@ def _may_list(one: str, uris: Iterable[str]) -> bool:
     return os.path.isabs(one) and (is_manifest(one) or not all(map(is_object, uris)))
 
 
-def _sources_in(one: str) -> Sequence[Source]:
+def _sources_in(one: str, buckets: Collection[str]) -> Sequence[Source]:
     try:
-        return find_sources([one]).sources
+        return find_sources([one], allowed=buckets).sources
     except InputError:
         return ()  # It has gone, or is broken by now.
 
 
-def _source_at(uri: str) -> Source:
+def _source_at(uri: str, buckets: Collection[str]) -> Source:
     if not is_object(uri):
         return local_source(uri)
+    if refusal := why_not(uri, buckets):
+        return dataclasses.replace(object_source(uri, {}), problem=refusal)
     try:
         return object_source(uri, beside(uri))
     except FileNotFoundError:  # the bucket has gone, too

@@ -24,6 +24,7 @@ from markupsafe import Markup
 
 from beam_pipeline import __version__, report_contents, report_drawings, report_statistics, score_statistics
 from beam_pipeline.report_contents import legible
+from beam_pipeline.report_links import Links, links_for
 from beam_pipeline.report_pictures import ContactSheets
 from transforms.files import join, title_of, writing
 from transforms.measure_columns import MEASURED, MeasureColumn
@@ -38,7 +39,12 @@ _DRAWN = (np.arange(400) + 0.5) / 400
 TEMPLATES = importlib.resources.files("beam_pipeline") / "templates_html"
 
 
-def write_report(dataset_dir: str, html: str | None = None, max_clips: int = 500) -> str:
+def write_report(
+    dataset_dir: str,
+    html: str | None = None,
+    max_clips: int = 500,
+    sign_urls: datetime.timedelta | None = None,
+) -> str:
     """Write the report of the dataset in `dataset_dir`.
 
     Args:
@@ -46,26 +52,29 @@ def write_report(dataset_dir: str, html: str | None = None, max_clips: int = 500
       html: where the report shall stand; `report.html` in the dataset without it.
       max_clips: how many clips to show at most. A larger dataset shows a sample of all its videos and says so. A clip
         takes up to 50 kB, so the default stays below 30 MB.
+      sign_urls: link to the clips' files in a bucket, for so long; None: the page has no links.
 
     Returns:
       The path of the report.
 
     Raises:
       ValueError: `max_clips` is negative.
+      LinkError: a `ValueError`; nobody can sign links.
       NoDataset: a `ValueError`; `dataset_dir` holds no dataset.
       OSError: the report can't be written.
     """
     if max_clips < 0:
         raise ValueError(f"max_clips is {max_clips}; it has to be 0 or more")
     target = html or join(dataset_dir, "report.html")
-    contents = gather(dataset_dir, max_clips)
+    links = links_for(dataset_dir, sign_urls) if sign_urls is not None else None
+    contents = gather(dataset_dir, max_clips, links)
     with writing(target) as sink:
         for part in _environment().get_template("report.html.j2").generate(contents):
             sink.write(part.encode())
     return target
 
 
-def gather(dataset_dir: str, max_clips: int) -> dict[str, Any]:
+def gather(dataset_dir: str, max_clips: int, links: Links | None = None) -> dict[str, Any]:
     """Everything the template shows; the clips as an iterator, whose pictures are made while the page is written."""
     tables = report_contents.load(dataset_dir)
     shown = report_contents.sample_clips(tables.clips, max_clips)
@@ -85,7 +94,8 @@ def gather(dataset_dir: str, max_clips: int) -> dict[str, Any]:
         "policy": _policy(style, script),
         "totals": report_statistics.totals(tables.clips, tables.videos, tables.rejected, tables.failures),
         "run": report_contents.newest_run(dataset_dir, tables.videos),
-        "clips": _clip_cards(dataset_dir, shown.to_batches(max_chunksize=64), titles),
+        "clips": _clip_cards(dataset_dir, shown.to_batches(max_chunksize=64), titles, links),
+        "links_until": links and moment(links.until.isoformat()),
         "n_shown": shown.num_rows,
         "n_shown_videos": len(clip_videos),
         "clip_videos": sorted(((video_id, titles[video_id]) for video_id in clip_videos), key=lambda pair: pair[1]),
@@ -99,7 +109,9 @@ def gather(dataset_dir: str, max_clips: int) -> dict[str, Any]:
     }
 
 
-def _clip_cards(dataset_dir: str, batches: list[Any], titles: dict[str, str]) -> Iterator[dict[str, Any]]:
+def _clip_cards(
+    dataset_dir: str, batches: list[Any], titles: dict[str, str], links: Links | None
+) -> Iterator[dict[str, Any]]:
     sheets = ContactSheets(dataset_dir)
     scores = [
         candidate["matching_score"]
@@ -117,6 +129,7 @@ def _clip_cards(dataset_dir: str, batches: list[Any], titles: dict[str, str]) ->
                 **row,
                 "sheet": sheets.sheet(row["video_id"], row["start_s"], row["end_s"]),
                 "video": titles[row["video_id"]],
+                "link": links and links.of(row),
                 "measures": list(_measures(row)),
                 "n_candidates": len(candidates),
                 "candidates": [

@@ -29,7 +29,7 @@ CLIP_COLUMNS = [
     *("clip_id", "video_id", "uri", "title", "start_s", "end_s", "duration_s", "width", "height"),
     *("caption", "teacher", "matching_score", "margin", "abstained", "captions", "subtitles"),
     *BY_NAME,
-    *("harmful_text", "duplicate_of"),
+    *("harmful_text", "duplicate_of", "clip_file"),
 ]
 VIDEO_COLUMNS = [
     *("video_id", "uri", "title", "duration_s", "width", "height", "fps", "codec", "size_bytes"),

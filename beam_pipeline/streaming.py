@@ -40,6 +40,7 @@ from beam_pipeline.pipeline import CurateVideos, fingerprints_of
 from beam_pipeline.progress import standard_error
 from beam_pipeline.tally import Tally
 from beam_pipeline.usage import UsageError
+from transforms.allowed import named_by
 from transforms.arrivals import DropTakenDown, RefusedMessage, WatchPattern, WatchSubscription
 from transforms.notifications import Notification
 from transforms.objects import is_object
@@ -63,11 +64,15 @@ _LOOKS = 5
 
 @dataclasses.dataclass(frozen=True)
 class Uploads:
-    """Where uploads are told: by a subscription of a bucket's notifications, or by listings of gs:// patterns."""
+    """Where uploads are told: by a subscription of a bucket's notifications, or by listings of gs:// patterns.
+
+    `allowed` are the buckets that may be told of beside those that the patterns name (see `transforms.allowed`).
+    """
 
     subscription: str | None = None
     patterns: tuple[str, ...] = ()
     poll_s: float = 30.0
+    allowed: tuple[str, ...] = ()
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -106,12 +111,14 @@ class CurateUploads(beam.PTransform):
 
     def _sources(self, pipeline: pvalue.PBegin) -> beam.PCollection[Source]:
         if self.uploads.subscription:
-            watched = pipeline | "Watch" >> WatchSubscription(self.uploads.subscription)
+            watched = pipeline | "Watch" >> WatchSubscription(self.uploads.subscription, allowed=self.uploads.allowed)
             _ = watched.gone | "Log gone" >> beam.Map(_log_gone)
             _ = watched.refused | "Log refused" >> beam.Map(_log_refused)
             return watched.sources
+        allowed = tuple(sorted(named_by(self.uploads.patterns, self.uploads.allowed)))
         found = [
-            pipeline | f"Watch {one}" >> WatchPattern(one, every_s=self.uploads.poll_s) for one in self.uploads.patterns
+            pipeline | f"Watch {one}" >> WatchPattern(one, every_s=self.uploads.poll_s, allowed=allowed)
+            for one in self.uploads.patterns
         ]
         return found | "All" >> beam.Flatten()
 

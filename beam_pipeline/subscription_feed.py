@@ -10,10 +10,11 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from beam_pipeline.feeds import Arrival
+from transforms.allowed import told_by
 from transforms.notifications import Notification, parse_notification, sources_of
 from transforms.objects import Refused, StorageError
 from transforms.subscriptions import Message, Subscription
@@ -56,13 +57,16 @@ class SubscriptionFeed:
 
     Deletes and archives, and messages that are no notifications, are told in `events`, and acknowledged when these are
     recorded.
+
+    Args:
+      allowed: the buckets that may be told of; none stands for any. What tells of another one is refused.
     """
 
-    def __init__(self, subscription: str, *, max_messages: int = 100):
+    def __init__(self, subscription: str, *, max_messages: int = 100, allowed: Collection[str] = ()):
         self.inputs: tuple[str, ...] = (f"pubsub://{subscription}",)
         self.events: list[dict[str, Any]] = []
         self._subscription = Subscription(subscription)
-        self._max_messages = max_messages
+        self._max_messages, self._buckets = max_messages, told_by(allowed)
         #: Messages that are not acknowledged, and of how many videos they wait for each.
         self._open: dict[str, int] = {}
         self._told: list[str] = []
@@ -136,7 +140,7 @@ class SubscriptionFeed:
     def _read(self, message: Message) -> list[Arrival]:
         """The videos that a message leads to; it stays open until they, or the event that it tells, are recorded."""
         try:
-            told = parse_notification(message.attributes)
+            told = parse_notification(message.attributes, self._buckets)
         except ValueError as error:
             _log.warning("message %s is refused: %s", message.message_id, error)
             self._tell(message, {"event": "refused", "message_id": message.message_id, "problem": str(error)})

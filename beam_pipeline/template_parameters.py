@@ -94,6 +94,13 @@ FORMS: Mapping[str, Form] = {
         r"^projects/[a-z][a-z0-9.:-]{4,61}[a-z0-9]/subscriptions/[A-Za-z][A-Za-z0-9._~+%-]{2,254}$",
         "projects/PROJECT/subscriptions/NAME of a bucket's notifications; either this or Videos, not both",
     ),
+    "allow_bucket": Form(
+        "Further buckets",
+        "Source",
+        "TEXT",
+        r"^(([*]|(gs://)?[a-z0-9][a-z0-9._-]+/?)(, *|$))+$",
+        parted=re.compile(r", *"),
+    ),
     "output": Form(
         "Dataset",
         "Dataset",

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from model_handlers.nearest import nearest
+from transforms.allowed import bucket_of
 from transforms.files import check_folder, list_files
 from transforms.objects import NoCredentials, Refused, is_object
 
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
 
     from beam_pipeline.config import Config
 
+#: Tried with Beam 2.77 and dask 2026.8; see docs/runners.md.
+_DASK = (
+    "Beam's Dask runner loses results without a word (batches, files, tagged outputs); leave --runner out, or see "
+    "docs/runners.md"
+)
 _LONGEST = datetime.timedelta(days=36525)
 
 
@@ -139,12 +145,34 @@ def duration(text: str) -> datetime.timedelta:
     return datetime.timedelta(seconds=number * unit_s)
 
 
+def link_time(text: str) -> datetime.timedelta:
+    """How long signed links hold: at most 7 days."""
+    lasting = duration(text)
+    if not datetime.timedelta(0) < lasting <= datetime.timedelta(days=7):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time up to 7d, for which links can be signed")
+    return lasting
+
+
 def seconds(text: str) -> float:
     """A number of seconds, above 0."""
     value = _number(text)
     if not 0 < value < 1e9:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
     return value
+
+
+def bucket(text: str) -> str:
+    """A bucket's name, with or without gs:// before it; or * for any."""
+    try:
+        return bucket_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def add_allow_bucket(parser: argparse.ArgumentParser) -> None:
+    """Add --allow-bucket, of every command that reads manifests or notifications."""
+    told = "read gs://BUCKET, too, where a manifest or a notification names it; repeatable; * for any"
+    parser.add_argument("--allow-bucket", type=bucket, action="append", metavar="BUCKET", help=told)
 
 
 def dataset_folder(text: str) -> str:
@@ -182,7 +210,7 @@ def beam_parser() -> argparse.ArgumentParser:
 
 
 def check_runner(options: PipelineOptions) -> None:
-    """Refuse a runner that does not exist, or that lacks an option; asks no service.
+    """Refuse a runner that does not exist, that lacks an option, or that loses results; asks no service.
 
     Args:
       options: are changed by it; give it some of its own.
@@ -196,6 +224,8 @@ def check_runner(options: PipelineOptions) -> None:
 
     name = str(options.view_as(StandardOptions).runner)
     known = StandardOptions.KNOWN_RUNNER_NAMES
+    if "dask" in name.lower():
+        raise UsageError(_DASK)
     try:
         runner = create_runner(name)
     except ImportError as error:
@@ -206,6 +236,9 @@ def check_runner(options: PipelineOptions) -> None:
         if "." in name or name.lower() in map(str.lower, known):
             raise UsageError(f"--runner {name} cannot be loaded: {_one_line(error)}") from error
         raise UsageError(f"there is no runner {name!r}; {nearest(name, known)}") from error
+    if any("dask" in kind.__name__.lower() for kind in type(runner).__mro__):
+        raise UsageError(_DASK)
+    _check_environment(options, type(runner).__name__)
     validator, cloud = PipelineOptionsValidator(options, runner), options.view_as(GoogleCloudOptions)
     options.view_as(TestOptions).dry_run = True  # Or it looks into the buckets.
     if cloud.project and validator.is_service_runner():
@@ -215,6 +248,28 @@ def check_runner(options: PipelineOptions) -> None:
                 setattr(cloud, place, "gs://made-by-beam/")
     if faults := validator.validate():
         raise UsageError(f"{name} cannot run this: {'; '.join(_one_line(fault).rstrip('.') for fault in faults)}")
+
+
+def _check_environment(options: PipelineOptions, runner: str) -> None:
+    """Refuse workers that cannot start, as far as Beam's own options tell: it would say so in a hundred lines."""
+    from apache_beam.options.pipeline_options import PortableOptions, WorkerOptions
+
+    portable = options.view_as(PortableOptions)
+    kind = (portable.environment_type or "DOCKER").upper()
+    if runner != "PortableRunner":
+        return
+    if kind == "PROCESS" and portable.job_endpoint in (None, "embed"):
+        raise UsageError("the job server inside this process starts no PROCESS; take --environment_type=LOOPBACK")
+    image = (
+        portable.environment_config
+        or portable.lookup_environment_option("docker_container_image")
+        or options.view_as(WorkerOptions).sdk_container_image
+    )
+    if kind == "DOCKER" and not image:
+        raise UsageError(
+            "workers would start in Beam's own image, which lacks reelscribe; name one that has it with "
+            "--sdk_container_image, or take --environment_type=LOOPBACK"
+        )
 
 
 def _one_line(told: object) -> str:

@@ -31,6 +31,7 @@ from model_handlers.endpoint_answers import (
     retry_after,
     unsupported_field,
 )
+from model_handlers.endpoint_keys import read_secret
 
 FIRST_DELAY_S, MAX_DELAY_S = 1.0, 60.0
 CONNECT_S = 10.0
@@ -47,18 +48,25 @@ class Terms:
 
     Attributes:
       key_env: the name of the environment variable that holds the key; it is read at each request and kept nowhere.
+      key_secret: the name of the secret that holds it, which goes before; it is read when the client is made.
       timeout_s: of one request, from connecting to the last byte. attempts: requests for one answer at the most.
       requests_per_minute: None is as many as there are. concurrent: requests under way at once.
       max_tokens: of an answer. fields: further ones of the request's body.
     """
 
     key_env: str = ""
+    key_secret: str = ""
     timeout_s: float = 120.0
     attempts: int = 6
     requests_per_minute: float | None = None
     concurrent: int = 8
     max_tokens: int = 64
     fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def key_name(self) -> str:
+        """Where the key stands, for people."""
+        return self.key_secret or self.key_env
 
     @property
     def patience_s(self) -> float:
@@ -130,13 +138,14 @@ class Endpoint:
       find: gives the url anew after a connection was refused.
 
     Raises:
-      EndpointError: the package httpx2 is missing.
+      EndpointError: the package httpx2 is missing, or the key's secret cannot be read.
     """
 
     def __init__(self, url: str, model: str, terms: Terms, find: Callable[[], str] | None = None):
         self._url, self._model, self._terms, self._find = url.rstrip("/"), model, terms, find
         self._fields: dict[str, Any] = {"max_tokens": terms.max_tokens, "temperature": 0, **terms.fields}
         self._client = _client(self._url, terms)
+        self._secret = read_secret(terms.key_secret) if terms.key_secret else ""
         self._slots, self._finding = asyncio.Semaphore(terms.concurrent), asyncio.Lock()
         self._bucket = Bucket(terms.requests_per_minute, time.monotonic()) if terms.requests_per_minute else None
         self._quiet_until = 0.0
@@ -258,7 +267,7 @@ class Endpoint:
             told = await self._send(await asyncio.to_thread(lambda: json.dumps(body).encode()))  # noqa: B023
             unknown = unsupported_field(told)
             if unknown not in {"max_tokens", "temperature"} & set(fields) - set(self._terms.fields):
-                return judge(told, self._url, self._model, self._terms.key_env)
+                return judge(told, self._url, self._model, self._terms.key_name)
             self._fields[unknown] = None
             if unknown == "max_tokens":
                 self._fields["max_completion_tokens"] = self._terms.max_tokens
@@ -291,9 +300,10 @@ class Endpoint:
     def _headers(self) -> dict[str, str]:
         # Compressed answers could grow without bound while they are unpacked.
         headers = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
-        if key := os.environ.get(self._terms.key_env, "").strip() if self._terms.key_env else "":
+        in_environment = os.environ.get(self._terms.key_env, "").strip() if self._terms.key_env else ""
+        if key := self._secret or in_environment:
             if not (key.isascii() and key.isprintable()) or " " in key:
-                raise EndpointError(f"{self._terms.key_env} holds no key but a text with blanks or odd characters")
+                raise EndpointError(f"{self._terms.key_name} holds no key but a text with blanks or odd characters")
             headers["Authorization"] = f"Bearer {key}"
         return headers
 

@@ -26,6 +26,7 @@ from apache_beam.ml.inference.base import RemoteModelHandler
 
 from model_handlers.endpoint import Endpoint, Terms, Work
 from model_handlers.endpoint_chats import ORDER, Correspondent
+from model_handlers.endpoint_keys import check_secret
 from model_handlers.prompts import Prompt, prompt
 from model_handlers.settings import Settings
 from transforms.records import Clip, Outcome
@@ -96,11 +97,14 @@ class EndpointSettings(RemoteSettings):
       url: the base, such as http://host:8000/v1. revision: what stands in `captions.revision`, as nobody asks the
         server which one it has.
       key_env: the name of the environment variable that holds the key on the workers; where it is unset, none is sent.
+      key_secret: projects/P/secrets/S/versions/V instead, a secret of Secret Manager that the workers may read; on
+        Dataflow there is nobody to set a variable.
       requests_per_minute: of each worker process; None is without a limit.
     """
 
     url: str = ""
     key_env: str = "OPENAI_API_KEY"
+    key_secret: str = ""
     requests_per_minute: float | None = None
 
     def __post_init__(self) -> None:
@@ -110,6 +114,7 @@ class EndpointSettings(RemoteSettings):
         # A key that was written here by mistake must not get into a message.
         if not isinstance(self.key_env, str) or not re.fullmatch(r"([A-Z_][A-Z0-9_]*)?", self.key_env):
             raise ValueError("key_env must be the NAME of an environment variable, in capitals, never the key itself")
+        check_secret(self.key_secret)
         if self.requests_per_minute is not None:
             check_positive("requests_per_minute", self.requests_per_minute)
 
@@ -225,17 +230,20 @@ class EndpointTeacher(RemoteTeacher):
 
     def create_client(self) -> Correspondent:
         settings = self.settings
-        limits = terms_of(settings, settings.key_env, settings.requests_per_minute)
+        limits = terms_of(settings, settings.key_env, settings.requests_per_minute, settings.key_secret)
         return kept(
             self.model_key,
             lambda: Correspondent(Endpoint(settings.url, settings.weights, limits), settings, settings.asked()),
         )
 
 
-def terms_of(settings: RemoteSettings, key_env: str = "", requests_per_minute: float | None = None) -> Terms:
+def terms_of(
+    settings: RemoteSettings, key_env: str = "", requests_per_minute: float | None = None, key_secret: str = ""
+) -> Terms:
     """The client's terms in the settings."""
     return Terms(
         key_env=key_env,
+        key_secret=key_secret,
         timeout_s=settings.timeout_s,
         attempts=settings.attempts,
         requests_per_minute=requests_per_minute,

@@ -23,6 +23,7 @@ from typing import Any, Literal, get_args
 
 import yaml
 
+from model_handlers.inert_yaml import read_inert
 from model_handlers.long_captions import joined, sentences
 from model_handlers.nearest import nearest
 from model_handlers.quoting import harmless
@@ -223,7 +224,7 @@ def _built_in() -> dict[str, Prompt]:
 
 def _read(file: str) -> dict[str, Prompt]:
     try:
-        values = yaml.safe_load(pathlib.Path(file).read_text("utf-8"))
+        values = read_inert(pathlib.Path(file).read_text("utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise PromptError(f"cannot read the prompts in {file}: {' '.join(str(error).split())}") from error
     if not isinstance(values, Mapping) or not values:

@@ -161,7 +161,8 @@ def put_manifest(gcs, tmp_path, kind, rows=ROWS):
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
 def test_a_manifest_in_a_bucket_lists_objects_of_its_folder(folder, tmp_path, kind):
     manifest = put_manifest(folder, tmp_path, kind)
-    mine, sub, gone, outside, local, words, absent, bucket = find_sources([manifest]).sources
+    found = find_sources([manifest], allowed=["no-such-bucket"])
+    mine, sub, gone, outside, local, words, absent, bucket = found.sources
     assert (mine.video_id, mine.uri, mine.title) == ("mine", "gs://bucket/up/a.mp4", "From the manifest")
     assert (mine.etag, mine.metadata, mine.problem) == (folder.generation("up/a.mp4"), "gs://bucket/up/a.json", None)
     assert (sub.subtitles, sub.language) == ("gs://bucket/up/a.vtt", "en")
@@ -180,7 +181,7 @@ def test_a_manifest_on_this_machine_may_name_objects_and_an_object_as_subtitles(
     (tmp_path / "here.mp4").write_bytes(b"here")
     rows = [{"uri": "gs://bucket/up/b.MKV", "title": "There"}, {"uri": "here.mp4", "subtitles": "gs://bucket/up/a.vtt"}]
     (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    there, here = find_sources([str(tmp_path / "list.jsonl")]).sources
+    there, here = find_sources([str(tmp_path / "list.jsonl")], allowed=["bucket"]).sources
     assert (there.uri, there.etag, there.title) == ("gs://bucket/up/b.MKV", folder.generation("up/b.MKV"), "There")
     assert read_video(here).cues == (Cue(1.0, 2.0, "Hello."),)
 

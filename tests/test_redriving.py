@@ -265,9 +265,9 @@ def test_inputs_are_looked_into_as_far_as_videos_are_missing_and_the_newest_run_
     looked: list[str] = []
     find_sources = redriving.find_sources
 
-    def find(inputs):
+    def find(inputs, **how):
         looked.extend(os.path.basename(one) for one in inputs)
-        return find_sources(inputs)
+        return find_sources(inputs, **how)
 
     monkeypatch.setattr(redriving, "find_sources", find)
 

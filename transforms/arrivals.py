@@ -14,7 +14,7 @@ import dataclasses
 import functools
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import apache_beam as beam
@@ -27,6 +27,7 @@ from apache_beam.transforms.userstate import ReadModifyWriteStateSpec, TimerSpec
 from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import Duration, Timestamp
 
+from transforms.allowed import told_by
 from transforms.joining import as_it_is
 from transforms.notifications import Notification, parse_notification, sources_of
 from transforms.objects import is_object
@@ -43,7 +44,7 @@ _GONE, _REFUSED = "gone", "refused"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RefusedMessage:
-    """A message that is no notification of a bucket, and why."""
+    """A message that is no notification of a bucket, or of one that may not be read, and why."""
 
     message_id: str
     attributes: tuple[tuple[str, str], ...]
@@ -69,10 +70,12 @@ class WatchSubscription(beam.PTransform):
     Args:
       subscription: projects/PROJECT/subscriptions/NAME.
       forget_after_s: a duplicate that comes later than this is a source once more.
+      allowed: the buckets that may be told of; none stands for any.
     """
 
     subscription: str
     forget_after_s: float = FORGET_AFTER_S
+    allowed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -84,7 +87,9 @@ class WatchSubscription(beam.PTransform):
         from apache_beam.io.gcp.pubsub import ReadFromPubSub
 
         messages = pipeline | "Pull" >> ReadFromPubSub(subscription=self.subscription, with_attributes=True)
-        told = messages | "Look" >> beam.FlatMap(_look).with_outputs(_GONE, _REFUSED, main="sources")
+        told = messages | "Look" >> beam.FlatMap(_look, told_by(self.allowed)).with_outputs(
+            _GONE, _REFUSED, main="sources"
+        )
         # A message may have waited for hours, and what is behind the watermark would be forgotten at once.
         now = told["sources"] | "Now" >> beam.Map(stamped).with_output_types(Source)
         sources = now | "Newest" >> KeepNewest(self.subscription, self.forget_after_s)
@@ -95,10 +100,10 @@ class WatchSubscription(beam.PTransform):
         )
 
 
-def _look(message: Any) -> Iterator[Any]:
+def _look(message: Any, buckets: Collection[str]) -> Iterator[Any]:
     attributes = dict(message.attributes or {})
     try:
-        notification = parse_notification(attributes)
+        notification = parse_notification(attributes, buckets)
     except ValueError as error:
         _count("messages_refused")
         refused = RefusedMessage(message.message_id or "", tuple(sorted(attributes.items())), str(error))
@@ -221,11 +226,13 @@ class WatchPattern(beam.PTransform):
     Args:
       pattern: gs://BUCKET/, a folder, a pattern or a manifest; see `find_sources`. Nothing may be there yet.
       every_s: from poll to poll.
+      allowed: buckets that a manifest may name objects of, beside its own.
     """
 
     pattern: str
     every_s: float = 30.0
     stop_after_s: float | None = None
+    allowed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -239,7 +246,10 @@ class WatchPattern(beam.PTransform):
         polled = (
             pipeline
             | "Pattern" >> beam.Create([self.pattern])
-            | "Poll" >> Watch(_Poll(self.every_s), self.every_s, termination=termination, output_key_fn=_version_of)
+            | "Poll"
+            >> Watch(
+                _Poll(self.every_s, self.allowed), self.every_s, termination=termination, output_key_fn=_version_of
+            )
         )
         return polled | "Source" >> beam.Map(lambda found: found[1]).with_output_types(Source)
 
@@ -250,8 +260,8 @@ class _Poll(PollFn):
     Beam's embedded runner (2.77) comes back at once, whatever interval it was given: then it waits here.
     """
 
-    def __init__(self, every_s: float):
-        self._every_s = every_s
+    def __init__(self, every_s: float, allowed: tuple[str, ...] = ()):
+        self._every_s, self._allowed = every_s, allowed
         self._last: float | None = None
 
     def __call__(self, pattern: str) -> PollResult[Source]:
@@ -260,7 +270,7 @@ class _Poll(PollFn):
         self._last = time.monotonic()
         now = Timestamp.now()
         try:
-            sources = find_sources([pattern]).sources
+            sources = find_sources([pattern], allowed=self._allowed).sources
         except NothingFound:
             sources = ()
         return PollResult.incomplete(sources, timestamp=now).with_watermark(now)

@@ -12,8 +12,9 @@ import dataclasses
 import glob
 import os
 import posixpath
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
+from transforms.allowed import why_not
 from transforms.manifests import ManifestRow, is_manifest, read_manifest
 from transforms.objects import (
     NoCredentials,
@@ -42,32 +43,37 @@ from transforms.sources import (
 _FEW = 16
 
 
-def expand(one: str) -> Iterator[Source | None]:
+def expand(one: str, buckets: Collection[str]) -> Iterator[Source | None]:
     """The sources of one input; None for each file that is no media by its name.
+
+    Args:
+      one: an input that the user named; what it names is looked into, wherever that is.
+      buckets: those that its manifests may name objects of (see `transforms.allowed`). Another one is not so much as
+        listed: the row gives a source with the problem told.
 
     Raises:
       InputError: it names nothing, or may not be read, or a manifest is broken. StorageError: see `transforms.objects`.
     """
     if is_object(one):
         try:
-            yield from _expand_objects(one)
+            yield from _expand_objects(one, buckets)
         except (Refused, NoCredentials, FileNotFoundError) as error:
             raise InputError(str(error)) from error
     elif "://" in one:
         told = "inputs are files, directories, patterns and manifests, here or in gs://"
         raise InputError(f"cannot read {one}: {told}")
     else:
-        yield from _expand_local(one)
+        yield from _expand_local(one, buckets)
 
 
-def _expand_local(one: str) -> Iterator[Source | None]:
+def _expand_local(one: str, buckets: Collection[str]) -> Iterator[Source | None]:
     if os.path.isdir(one):
         for folder, subfolders, names in os.walk(one, followlinks=False):
             subfolders.sort()
             for name in sorted(names):
                 yield local_source(os.path.join(folder, name)) if is_media(name) else None
     elif is_manifest(one) and os.path.isfile(one):
-        yield from _of_manifest(one)
+        yield from _of_manifest(one, buckets)
     elif os.path.lexists(one):
         yield local_source(one)
     elif glob.has_magic(one):
@@ -76,17 +82,17 @@ def _expand_local(one: str) -> Iterator[Source | None]:
             raise NothingFound(f"no file matches {one!r}")
         # With `**` the folders' own files match too; without, a folder that matches is searched like a named one.
         for folder in [path for path in found if os.path.isdir(path) and "**" not in one]:
-            yield from _expand_local(folder)
+            yield from _expand_local(folder, buckets)
         for path in [path for path in found if not os.path.isdir(path)]:
             if is_manifest(path):
-                yield from _of_manifest(path)
+                yield from _of_manifest(path, buckets)
             else:
                 yield None if _is_side_car(path) else local_source(path)
     else:
         raise NothingFound(f"there is no file or directory {one!r}")
 
 
-def _expand_objects(one: str) -> Iterator[Source | None]:
+def _expand_objects(one: str, buckets: Collection[str]) -> Iterator[Source | None]:
     try:
         _, name = parts_of(one)
     except ValueError as error:
@@ -94,9 +100,12 @@ def _expand_objects(one: str) -> Iterator[Source | None]:
     # Before the pattern: names may hold brackets and question marks.
     version = stat(one) if name and not name.endswith("/") else None
     if version is not None:
-        yield from _of_manifest(one) if is_manifest(one) else [object_source(one, beside(one) | {one: version})]
+        if is_manifest(one):
+            yield from _of_manifest(one, buckets)
+        else:
+            yield object_source(one, beside(one) | {one: version})
     elif glob.has_magic(name):
-        yield from _matching(one)
+        yield from _matching(one, buckets)
     else:
         prefix = one if one.endswith("/") else f"{one}/"
         listed = list_objects(prefix)
@@ -105,7 +114,7 @@ def _expand_objects(one: str) -> Iterator[Source | None]:
         yield from _searched(listed, listed)
 
 
-def _matching(pattern: str) -> Iterator[Source | None]:
+def _matching(pattern: str, buckets: Collection[str]) -> Iterator[Source | None]:
     """The objects that a pattern matches; without `**` also the media in folders that it matches."""
     listed = list_objects(literal_prefix(pattern))
     wanted = pattern_of(pattern.rstrip("/"))
@@ -120,7 +129,7 @@ def _matching(pattern: str) -> Iterator[Source | None]:
         if posixpath.basename(uri).startswith(".") and not posixpath.basename(pattern).startswith("."):
             continue
         if is_manifest(uri):
-            yield from _of_manifest(uri)
+            yield from _of_manifest(uri, buckets)
         else:
             yield None if _is_side_car(uri) else object_source(uri, listed)
 
@@ -142,10 +151,11 @@ def beside(uri: str) -> dict[str, Version]:
     return found
 
 
-def _of_manifest(manifest: str) -> Iterator[Source]:
+def _of_manifest(manifest: str, buckets: Collection[str]) -> Iterator[Source]:
     """The sources that a manifest lists."""
     near = _Neighbourhood()
     for row in read_manifest(manifest):
+        row = _as_allowed(row, buckets)
         if not row.readable:
             yield Source(video_id_of(row.columns["uri"]), row.columns["uri"], problem=row.problem)
             continue
@@ -157,9 +167,16 @@ def _of_manifest(manifest: str) -> Iterator[Source]:
         yield dataclasses.replace(source, problem=row.problem) if row.problem else source
 
 
+def _as_allowed(row: ManifestRow, buckets: Collection[str]) -> ManifestRow:
+    """The row, with the problem that it names a bucket which may not be read."""
+    told = [why_not(row.columns[name], buckets) for name in ("uri", "subtitles") if name in row.columns]
+    problem = row.problem or next(filter(None, told), None)
+    return dataclasses.replace(row, problem=problem)
+
+
 def _of_row(row: ManifestRow, near: _Neighbourhood) -> Source:
     named = [row.columns[name] for name in ("uri", "subtitles") if is_object(row.columns.get(name, ""))]
-    # What leaves the manifest's folder is not so much as looked at.
+    # What leaves the manifest's folder, or is in a bucket that is not allowed, is not so much as looked at.
     listed = collections.ChainMap(*([] if row.problem else [near.of(one) for one in named]))
     if is_object(row.columns["uri"]):
         return object_source(row.columns["uri"], listed, row.columns)

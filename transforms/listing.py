@@ -24,18 +24,23 @@ class ListSources(beam.PTransform):
 
     Args:
       inputs: as `find_sources` takes them. output: the dataset. limit: stop after so many.
+      allowed: buckets that manifests may name objects of, beside those of the inputs.
     """
 
     inputs: tuple[str, ...]
     output: str
     limit: int | None = None
+    allowed: tuple[str, ...] = ()
 
     def expand(self, pipeline: pvalue.PBegin) -> pvalue.DoOutputsTuple:
         named = pipeline | "Inputs" >> beam.Create([self.inputs])
-        return named | "List" >> beam.FlatMap(_listed, self.output, self.limit).with_outputs("skipped", main="sources")
+        listed = beam.FlatMap(_listed, self.output, self.limit, self.allowed)
+        return named | "List" >> listed.with_outputs("skipped", main="sources")
 
 
-def _listed(inputs: tuple[str, ...], output: str, limit: int | None) -> Iterator[Source | pvalue.TaggedOutput]:
-    found = without_taken_down(find_sources(inputs, limit), output)
+def _listed(
+    inputs: tuple[str, ...], output: str, limit: int | None, allowed: tuple[str, ...]
+) -> Iterator[Source | pvalue.TaggedOutput]:
+    found = without_taken_down(find_sources(inputs, limit, allowed), output)
     yield pvalue.TaggedOutput("skipped", found.skipped)
     yield from found.sources

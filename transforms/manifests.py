@@ -18,7 +18,7 @@ import posixpath
 import tempfile
 import urllib.parse
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TextIO
 
 import pyarrow.parquet as pq
 
@@ -29,6 +29,7 @@ MANIFEST_SUFFIXES = frozenset([".jsonl", ".csv", ".parquet"])
 MANIFEST_COLUMNS = frozenset(["uri", "video_id", "title", "description", "subtitles", "language"])
 #: Nobody writes a longer description; what is larger is broken or hostile.
 MAX_METADATA_CHARACTERS = 4_000_000
+_ROWS_AT_ONCE = 1000
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -142,20 +143,23 @@ def _rows(path: str, manifest: str) -> Iterator[dict[str, Any]]:
     try:
         kind = os.path.splitext(path)[1].lower()
         if kind == ".parquet":
-            table = pq.read_table(path)
-            if "uri" not in table.column_names:
-                raise InputError(f"{manifest} has no column 'uri'; it has {', '.join(table.column_names)}")
-            yield from table.select([name for name in table.column_names if name in MANIFEST_COLUMNS]).to_pylist()
+            with pq.ParquetFile(path) as table:
+                there = table.schema_arrow.names
+                if "uri" not in there:
+                    raise InputError(f"{manifest} has no column 'uri'; it has {', '.join(there)}")
+                # Batch by batch: a few kilobytes may stand for as many rows as they like.
+                for batch in table.iter_batches(_ROWS_AT_ONCE, columns=[n for n in there if n in MANIFEST_COLUMNS]):
+                    yield from batch.to_pylist()
         elif kind == ".csv":
             csv.field_size_limit(MAX_METADATA_CHARACTERS)
             with open(path, newline="", encoding="utf-8-sig") as lines:
-                reader = csv.DictReader(lines)
+                reader = csv.DictReader(_bounded(lines))
                 if "uri" not in (reader.fieldnames or []):
                     raise InputError(f"{manifest} has no column 'uri'; its first line must name the columns")
                 yield from reader
         else:
             with open(path, encoding="utf-8-sig") as lines:
-                for number, line in enumerate(lines, start=1):
+                for number, line in enumerate(_bounded(lines), start=1):
                     if line.strip():
                         row = json.loads(line)
                         if not isinstance(row, dict):
@@ -165,6 +169,14 @@ def _rows(path: str, manifest: str) -> Iterator[dict[str, Any]]:
         if isinstance(error, InputError):
             raise
         raise InputError(f"cannot read the manifest {manifest}: {error}") from error
+
+
+def _bounded(lines: TextIO) -> Iterator[str]:
+    """The lines of a file, none of which is longer than somebody would write."""
+    while line := lines.readline(4 * MAX_METADATA_CHARACTERS):
+        if len(line) == 4 * MAX_METADATA_CHARACTERS and not line.endswith("\n"):
+            raise ValueError(f"a line is longer than {4 * MAX_METADATA_CHARACTERS:,} characters")
+        yield line
 
 
 def writable(text: str) -> str:

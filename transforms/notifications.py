@@ -13,8 +13,9 @@ import dataclasses
 import datetime
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
+from transforms.allowed import ANY, why_not
 from transforms.finding import beside
 from transforms.objects import parts_of
 from transforms.sources import SIDE_CAR_SUFFIXES, Source, is_media, object_source, stem_of
@@ -53,16 +54,22 @@ class Notification:
         return self.kind in ("delete", "archive") and self.overwritten_by is None
 
 
-def parse_notification(attributes: Mapping[str, str]) -> Notification:
+def parse_notification(attributes: Mapping[str, str], buckets: Collection[str] = (ANY,)) -> Notification:
     """Read the attributes of a Pub/Sub message; its payload repeats them, and may be absent.
 
+    Args:
+      buckets: those that may be told of (see `transforms.allowed.told_by`).
+
     Raises:
-      ValueError: it is no notification of a bucket; the message says why, in one line.
+      ValueError: it is no notification of a bucket, or of one that may not be read; the message says why, in one line.
     """
     try:
-        return _parsed(attributes)
+        parsed = _parsed(attributes)
     except ValueError as error:
         raise ValueError(f"not a notification of a bucket: {error}") from error
+    if refusal := why_not(parsed.uri, buckets):
+        raise ValueError(refusal)
+    return parsed
 
 
 def _parsed(attributes: Mapping[str, str]) -> Notification:

@@ -22,6 +22,7 @@ import apache_beam as beam
 from apache_beam import pvalue
 from apache_beam.metrics import Metrics
 
+from transforms.allowed import named_by
 from transforms.counting import count, timed
 from transforms.finding import expand
 from transforms.manifests import MAX_METADATA_CHARACTERS, writable
@@ -54,7 +55,7 @@ class Found:
     skipped: int
 
 
-def find_sources(inputs: Iterable[str], limit: int | None = None) -> Found:
+def find_sources(inputs: Iterable[str], limit: int | None = None, allowed: Iterable[str] = ()) -> Found:
     """Expand files, directories, patterns and manifests into sources.
 
     Args:
@@ -62,6 +63,8 @@ def find_sources(inputs: Iterable[str], limit: int | None = None) -> Found:
         `*`, `?` or `[`, and manifests (`.jsonl`, `.csv`, `.parquet` with a column `uri`); each of them on this machine
         or in Cloud Storage (gs://BUCKET/NAME).
       limit: stop after so many.
+      allowed: buckets that manifests may name objects of, beside those that `inputs` name; "*" for any. A row that
+        names another one gives a source with the problem told.
 
     Raises:
       InputError: an input names nothing, or a manifest cannot be read.
@@ -70,8 +73,10 @@ def find_sources(inputs: Iterable[str], limit: int | None = None) -> Found:
     sources: dict[str, Source] = {}
     by_uri: set[str] = set()
     skipped = 0
+    inputs = list(inputs)
+    buckets = named_by(inputs, allowed)
     for one in inputs:
-        for found in expand(one):
+        for found in expand(one, buckets):
             if found is None:
                 skipped += 1
                 continue
