@@ -4,6 +4,7 @@
 # bases by digest: --build-arg PYTHON_IMAGE=python:3.11-slim-bookworm@sha256:...
 ARG PYTHON=3.11
 ARG PYTHON_IMAGE=python:${PYTHON}-slim-bookworm
+# Of this image the launcher alone is taken, which is the same for every Python.
 ARG LAUNCHER_IMAGE=gcr.io/dataflow-templates-base/python311-template-launcher-base:20240812-rc01
 
 FROM ${LAUNCHER_IMAGE} AS google
@@ -18,7 +19,6 @@ RUN pip wheel --no-cache-dir --no-deps -w /wheel .
 
 FROM ${PYTHON_IMAGE} AS launcher
 ARG EXTRAS=launcher
-# One build back end in both images, and nothing is compiled: every package is a wheel.
 RUN --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
     --mount=type=bind,source=constraints.txt,target=/constraints.txt \
     --mount=type=bind,source=templates/install.sh,target=/install.sh \

@@ -108,10 +108,12 @@ there gcloud artifacts repositories describe "$repository" --location="$region" 
 
 echo "# buckets"
 for one in "$uploads" "$dataset" "$bucket"; do
-    # Soft delete off: what a takedown or a compaction deletes is gone, and is not paid for another week.
+    # What a takedown or a compaction deletes shall be gone, and not be paid for another week. Uploads keep the default.
+    gone=(--soft-delete-duration=0)
+    if [[ $one == "$uploads" ]]; then gone=(); fi
     there gcloud storage buckets describe "$one" --project="$project" ||
         run gcloud storage buckets create "$one" --location="$region" --uniform-bucket-level-access \
-            --public-access-prevention --soft-delete-duration=0 --project="$project"
+            --public-access-prevention "${gone[@]}" --project="$project"
 done
 # templates/ and models/ stay.
 cat >"$scratch/lifecycle.json" <<'JSON'
@@ -159,11 +161,11 @@ if [[ -z $no_watch ]]; then
     there gcloud pubsub topics describe "$topic" --project="$project" ||
         run gcloud pubsub topics create "$topic" --project="$project"
     # Making a notification lets Cloud Storage publish to the topic. A second one would tell everything twice.
-    if [[ -n $dry_run ]] || ! gcloud storage buckets notifications list "$uploads" --format="value(name())" \
-        --filter="Notification\ Configuration.topic:topics/$topic" 2>/dev/null | grep -q .; then
+    listed=''
+    [[ -n $dry_run ]] || listed=$(gcloud storage buckets notifications list "$uploads" --format=json)
+    [[ $listed == *"/topics/$topic\""* ]] ||
         run gcloud storage buckets notifications create "$uploads" --topic="projects/$project/topics/$topic" \
             --event-types=OBJECT_FINALIZE,OBJECT_DELETE,OBJECT_ARCHIVE
-    fi
     policy=()
     if [[ -n $dead_letter ]]; then
         there gcloud pubsub topics describe "$topic-dead" --project="$project" ||

@@ -1,5 +1,5 @@
 # What Dataflow's workers run, with and without a GPU: decoding and every model that Transformers loads.
-# Built by templates/build.sh; by hand: DOCKER_BUILDKIT=1 docker build -f templates/worker.Dockerfile --target worker -t WORKER .
+# Built by templates/build.sh; by hand: DOCKER_BUILDKIT=1 docker build -f templates/worker.Dockerfile -t WORKER .
 # CUDA comes with torch's own wheels; the driver with the machine (install-nvidia-driver), mounted at /usr/local/nvidia.
 # So no CUDA base image is needed, which would hold a second CUDA of several gigabytes.
 # Licences: the PyAV wheel bundles FFmpeg with x264 and x265 (GPL), and NVIDIA's wheels have NVIDIA's: mind both when you
@@ -48,3 +48,6 @@ ENTRYPOINT ["/opt/apache/beam/boot"]
 # The same with weights, for --target worker-with-models: configurations say `weights: /models/NAME`.
 FROM worker AS worker-with-models
 COPY models /models
+
+# Last, as what is built when no target is named.
+FROM worker
