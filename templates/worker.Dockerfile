@@ -42,7 +42,7 @@ LABEL org.opencontainers.image.title="reelscribe worker" \
       org.opencontainers.image.licenses="Apache-2.0 AND GPL-2.0-or-later AND LicenseRef-NVIDIA-Proprietary" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
-# Root, as in Beam's own images: Dataflow mounts the worker's directories as root and documents no other user.
+# No USER, as in Beam's own images: as which user a container runs is chosen by Dataflow.
 ENTRYPOINT ["/opt/apache/beam/boot"]
 
 # The same with weights, for --target worker-with-models: configurations say `weights: /models/NAME`.

@@ -244,3 +244,46 @@ def _of_docs(text: str) -> list[str]:
     values = {"P": "proj-test", "R": "us-central1", "UPLOADS": "gs://ups", "DATASET": "gs://sets", "WORK": "gs://work"}
     plain = re.sub(r"\$([A-Z]+)", lambda named: values.get(named[1], "value"), re.sub(r" \\\n\s+", " ", text))
     return re.findall(r"^    (gcloud .+)$", plain, re.MULTILINE)
+
+
+#: Stands where docker is: answers for two images whose versions the environment says.
+DOCKER = """#!/bin/sh
+echo "$*" >>"$NOTES"
+case "$*" in
+    *launcher*platform.python_version*) echo "$LAUNCHER" ;;
+    *worker*platform.python_version*) echo "$WORKER" ;;
+    *"$FAILS"*) exit 1 ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("worker", "fails", "status", "told"),
+    [
+        ("0.2.0 2.77.0 3.11", "nothing", 0, ""),
+        (
+            "0.2.0 2.77.0 3.12",
+            "nothing",
+            1,
+            "launcher holds 0.2.0 2.77.0 3.11, worker 0.2.0 2.77.0 3.12 (reelscribe, Beam, Python): build both from one"
+            " tree\n",
+        ),
+        ("0.2.0 2.77.0 3.11", "test -x /opt/apache/beam/boot", 1, ""),
+        ("0.2.0 2.77.0 3.11", "reelscribe doctor", 1, ""),
+    ],
+)
+def test_images_that_differ_or_lack_something_are_refused(tmp_path, worker, fails, status, told):
+    docker = tmp_path / "docker"
+    docker.write_text(DOCKER, encoding="utf-8")
+    docker.chmod(0o755)
+    env = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "NOTES": str(tmp_path / "notes"),
+        "LAUNCHER": "0.2.0 2.77.0 3.11",
+        "WORKER": worker,
+        "FAILS": fails.removeprefix("test ").removeprefix("reelscribe "),
+    }
+    command = ["bash", str(TEMPLATES / "check_images.sh"), "r/launcher:1", "r/worker:1"]
+    ran = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stderr) == (status, told)
+    assert (tmp_path / "notes").read_text("utf-8").count("--network none") >= 2
