@@ -40,3 +40,10 @@ LABEL org.opencontainers.image.title="reelscribe launcher" \
       org.opencontainers.image.revision="${REVISION}"
 # No Beam boot here: this image is never a worker's.
 ENTRYPOINT ["/opt/google/dataflow/python_template_launcher"]
+
+# The same with the weights of --target worker-with-models: a launch notes each model's digest as its version.
+FROM launcher AS launcher-with-models
+COPY models /models
+
+# Last, as what is built when no target is named.
+FROM launcher

@@ -185,7 +185,8 @@ def test_the_install_step_of_an_image_runs_in_a_clean_environment(image, sdist, 
         [python, "-c", textwrap.dedent(GRAPHS)], capture_output=True, text=True, timeout=300, cwd=tmp_path
     )
     assert ran.returncode == 0, ran.stderr[-3000:]
-    assert json.loads(ran.stdout.splitlines()[-1]) == [[True, True, True], []]
+    # Beam itself imports torch where it is; we don't before a model is loaded.
+    assert json.loads(ran.stdout.splitlines()[-1]) == [[True, True, True], ["torch"] if image == "worker" else []]
 
     listed = {one["name"].lower() for one in json.loads(bill.read_text("utf-8"))["components"]}
     assert {"reelscribe", "apache-beam", "av", "pip"} <= listed
