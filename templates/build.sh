@@ -11,7 +11,7 @@ usage: build.sh --project P --region R --repository REPO --bucket gs://B [option
   --region R             where the images stand; the region of the jobs
   --repository REPO      Docker repository of Artifact Registry, made by project.sh
   --bucket gs://B        where sources are staged and templates/*.json go
-  --models DIR|gs://...  folder of weights for the images, found there at /models/NAME
+  --models DIR|gs://...  folder of weights for the worker image, found there at /models/NAME
   --extras LIST          extras of the worker image (local,gcp,endpoint,hygiene,ocr,transnet)
   --python X.Y           Python of both images (3.11; 3.12 and 3.13 have pins, too)
   --tag TAG              tag of both images (the version and, in a git checkout, its commit)

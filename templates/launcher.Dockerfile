@@ -17,7 +17,7 @@ COPY transforms transforms
 COPY model_handlers model_handlers
 RUN pip wheel --no-cache-dir --no-deps -w /wheel .
 
-FROM ${PYTHON_IMAGE} AS launcher
+FROM ${PYTHON_IMAGE}
 ARG EXTRAS=launcher
 RUN --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
     --mount=type=bind,source=constraints.txt,target=/constraints.txt \
@@ -40,10 +40,3 @@ LABEL org.opencontainers.image.title="reelscribe launcher" \
       org.opencontainers.image.revision="${REVISION}"
 # No Beam boot here: this image is never a worker's.
 ENTRYPOINT ["/opt/google/dataflow/python_template_launcher"]
-
-# The same with the weights of --target worker-with-models: a launch notes each model's digest as its version.
-FROM launcher AS launcher-with-models
-COPY models /models
-
-# Last, as what is built when no target is named.
-FROM launcher

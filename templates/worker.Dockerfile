@@ -45,7 +45,7 @@ LABEL org.opencontainers.image.title="reelscribe worker" \
 # No USER, as in Beam's own images: as which user a container runs is chosen by Dataflow.
 ENTRYPOINT ["/opt/apache/beam/boot"]
 
-# The same with weights, for --target worker-with-models: configurations say `weights: /models/NAME`.
+# The same with weights, for --target worker-with-models: configurations say `weights: /models/NAME, revision: WHICH`.
 FROM worker AS worker-with-models
 COPY models /models
 

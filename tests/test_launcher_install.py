@@ -22,6 +22,7 @@ INSTALL = ROOT / "templates" / "install.sh"
 GRAPHS = """
     import json, sys
     import apache_beam as beam
+    import beam_pipeline.flex_template, beam_pipeline.template_spec
     from beam_pipeline.config import load_config
     from beam_pipeline.pipeline import CurateVideos
 
