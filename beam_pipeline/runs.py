@@ -85,6 +85,7 @@ class RunRecord:
                 "options": dict(options),
                 "config": config.as_json(),
                 "versions": versions,
+                "cores": os.cpu_count(),
                 "models": models,
             },
         )
