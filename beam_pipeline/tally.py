@@ -72,7 +72,8 @@ class Tally:
         found = metrics.query()
         with self._lock:
             for counter in found["counters"]:
-                self._count(counter.key.metric.namespace, counter.key.metric.name, counter.result)
+                # Beam says None of a counter at 0 where a runner tells what was committed alone, as portable ones do.
+                self._count(counter.key.metric.namespace, counter.key.metric.name, counter.result or 0)
             for distribution in found["distributions"]:
                 metric = distribution.key.metric
                 self._time(distribution.key.step, metric.namespace, metric.name, distribution.result.sum / 1e6)

@@ -213,3 +213,16 @@ def test_every_dead_letter_of_the_dataset_was_counted_in_its_stage(runs):
     }
     # The part of a video that was cut off is a dead letter, too; the video went on without it.
     assert (failed, counted) == ({"read": 1, "split": 1}, {"read": 1, "split": 2})
+
+
+def test_a_counter_at_nothing_counts_nothing_where_a_runner_tells_none_of_it():
+    pipeline = beam.Pipeline(
+        options=PipelineOptions(["--runner=PortableRunner", "--job_endpoint=embed", "--environment_type=LOOPBACK"])
+    )
+    nothing, one = Metrics.counter("reelscribe/rows", "clip_ms"), Metrics.counter("reelscribe/rows", "videos")
+    _ = pipeline | beam.Create([None]) | beam.Map(lambda _: (nothing.inc(0), one.inc()))
+    result = pipeline.run()
+    result.wait_until_finish()
+    tally = Tally()
+    tally.add(result.metrics())
+    assert tally.counts == {"clip_ms": 0, "videos": 1}
