@@ -12,7 +12,7 @@ usage: project.sh --project P --region R --uploads gs://U --dataset gs://D --buc
   --region R           of the jobs, the images and new buckets
   --uploads gs://U     bucket of the videos
   --dataset gs://D     bucket of the datasets
-  --bucket gs://B      bucket of templates and temporary objects (temp/, staging/, build/: deleted after 14 days)
+  --bucket gs://B      bucket of templates and temporary objects (temp/, build/: deleted after 14 days)
   --repository REPO    Docker repository of Artifact Registry (reelscribe)
   --name NAME          of the service accounts, the topic and the subscription (reelscribe)
   --network NET        network of the workers (default)
@@ -115,9 +115,10 @@ for one in "$uploads" "$dataset" "$bucket"; do
         run gcloud storage buckets create "$one" --location="$region" --uniform-bucket-level-access \
             --public-access-prevention "${gone[@]}" --project="$project"
 done
-# templates/ and models/ stay.
+# templates/ and models/ stay, and so does staging/: each new worker fetches from there what Beam staged at the launch, also
+# in the third week of a watch.
 cat >"$scratch/lifecycle.json" <<'JSON'
-{"rule": [{"action": {"type": "Delete"}, "condition": {"age": 14, "matchesPrefix": ["temp/", "staging/", "build/"]}}]}
+{"rule": [{"action": {"type": "Delete"}, "condition": {"age": 14, "matchesPrefix": ["temp/", "build/"]}}]}
 JSON
 run gcloud storage buckets update "$bucket" --lifecycle-file="$scratch/lifecycle.json" --project="$project"
 
