@@ -12,7 +12,7 @@ usage: project.sh --project P --region R --uploads gs://U --dataset gs://D --buc
   --region R           of the jobs, the images and new buckets
   --uploads gs://U     bucket of the videos
   --dataset gs://D     bucket of the datasets
-  --bucket gs://B      bucket of templates and temporary objects (temp/, build/: deleted after 14 days)
+  --bucket gs://B      bucket of templates and temporary objects (a new one deletes temp/, build/ after 14 days)
   --repository REPO    Docker repository of Artifact Registry (reelscribe)
   --name NAME          of the service accounts, the topic and the subscription (reelscribe)
   --network NET        network of the workers (default)
@@ -107,20 +107,20 @@ there gcloud artifacts repositories describe "$repository" --location="$region" 
         --description="reelscribe's images" --project="$project"
 
 echo "# buckets"
-for one in "$uploads" "$dataset" "$bucket"; do
-    # What a takedown or a compaction deletes shall be gone, and not be paid for another week. Uploads keep the default.
-    gone=(--soft-delete-duration=0)
-    if [[ $one == "$uploads" ]]; then gone=(); fi
-    there gcloud storage buckets describe "$one" --project="$project" ||
-        run gcloud storage buckets create "$one" --location="$region" --uniform-bucket-level-access \
-            --public-access-prevention "${gone[@]}" --project="$project"
-done
 # templates/ and models/ stay, and so does staging/: each new worker fetches from there what Beam staged at the launch, also
-# in the third week of a watch.
+# in the third week of a watch. A bucket that was there keeps its own rules, and objects that somebody else has in temp/.
 cat >"$scratch/lifecycle.json" <<'JSON'
 {"rule": [{"action": {"type": "Delete"}, "condition": {"age": 14, "matchesPrefix": ["temp/", "build/"]}}]}
 JSON
-run gcloud storage buckets update "$bucket" --lifecycle-file="$scratch/lifecycle.json" --project="$project"
+for one in "$uploads" "$dataset" "$bucket"; do
+    # What a takedown or a compaction deletes shall be gone, and not be paid for another week. Uploads keep the default.
+    more=(--soft-delete-duration=0)
+    if [[ $one == "$uploads" ]]; then more=(); fi
+    if [[ $one == "$bucket" ]]; then more+=(--lifecycle-file="$scratch/lifecycle.json"); fi
+    there gcloud storage buckets describe "$one" --project="$project" ||
+        run gcloud storage buckets create "$one" --location="$region" --uniform-bucket-level-access \
+            --public-access-prevention "${more[@]}" --project="$project"
+done
 
 echo "# who works, who builds, who launches"
 for account in worker build; do
