@@ -113,13 +113,12 @@ cat >"$scratch/lifecycle.json" <<'JSON'
 {"rule": [{"action": {"type": "Delete"}, "condition": {"age": 14, "matchesPrefix": ["temp/", "build/"]}}]}
 JSON
 for one in "$uploads" "$dataset" "$bucket"; do
+    flags=(--location="$region" --uniform-bucket-level-access --public-access-prevention --project="$project")
     # What a takedown or a compaction deletes shall be gone, and not be paid for another week. Uploads keep the default.
-    more=(--soft-delete-duration=0)
-    if [[ $one == "$uploads" ]]; then more=(); fi
-    if [[ $one == "$bucket" ]]; then more+=(--lifecycle-file="$scratch/lifecycle.json"); fi
+    if [[ $one != "$uploads" ]]; then flags+=(--soft-delete-duration=0); fi
+    if [[ $one == "$bucket" ]]; then flags+=(--lifecycle-file="$scratch/lifecycle.json"); fi
     there gcloud storage buckets describe "$one" --project="$project" ||
-        run gcloud storage buckets create "$one" --location="$region" --uniform-bucket-level-access \
-            --public-access-prevention "${more[@]}" --project="$project"
+        run gcloud storage buckets create "$one" "${flags[@]}"
 done
 
 echo "# who works, who builds, who launches"
@@ -167,7 +166,8 @@ if [[ -z $no_watch ]]; then
     [[ $listed == *"/topics/$topic\""* ]] ||
         run gcloud storage buckets notifications create "$uploads" --topic="projects/$project/topics/$topic" \
             --event-types=OBJECT_FINALIZE,OBJECT_DELETE,OBJECT_ARCHIVE
-    policy=()
+    # Kept for a week, for a watch that stood still over the holidays; never expired for want of a reader.
+    flags=(--ack-deadline=600 --message-retention-duration=7d --expiration-period=never --project="$project")
     if [[ -n $dead_letter ]]; then
         there gcloud pubsub topics describe "$topic-dead" --project="$project" ||
             run gcloud pubsub topics create "$topic-dead" --project="$project"
@@ -175,12 +175,10 @@ if [[ -z $no_watch ]]; then
         there gcloud pubsub subscriptions describe "$topic-dead" --project="$project" ||
             run gcloud pubsub subscriptions create "$topic-dead" --topic="$topic-dead" --expiration-period=never \
                 --project="$project"
-        policy=(--dead-letter-topic="$topic-dead" --max-delivery-attempts=100)
+        flags+=(--dead-letter-topic="$topic-dead" --max-delivery-attempts=100)
     fi
-    # Kept for a week, for a watch that stood still over the holidays; never expired for want of a reader.
     there gcloud pubsub subscriptions describe "$subscription" --project="$project" ||
-        run gcloud pubsub subscriptions create "$subscription" --topic="$topic" --ack-deadline=600 \
-            --message-retention-duration=7d --expiration-period=never "${policy[@]}" --project="$project"
+        run gcloud pubsub subscriptions create "$subscription" --topic="$topic" "${flags[@]}"
     for role in roles/pubsub.subscriber roles/pubsub.viewer; do
         run gcloud pubsub subscriptions add-iam-policy-binding "$subscription" --member="serviceAccount:$worker" \
             --role="$role" --project="$project" --format=none

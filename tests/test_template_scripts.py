@@ -160,6 +160,11 @@ def test_the_lifecycle_deletes_temporary_objects_and_leaves_what_new_workers_fet
     assert rule == {"rule": [{"action": {"type": "Delete"}, "condition": condition}]}
 
 
+@pytest.mark.parametrize("script", sorted(path.name for path in TEMPLATES.glob("*.sh")))
+def test_no_list_is_empty_as_a_macs_bash_would_call_that_an_unbound_variable(script):
+    assert "=()" not in (TEMPLATES / script).read_text("utf-8")
+
+
 @pytest.mark.parametrize(
     ("script", "args", "told"),
     [
