@@ -246,6 +246,13 @@ def _of_docs(text: str) -> list[str]:
     return re.findall(r"^    (gcloud .+)$", plain, re.MULTILINE)
 
 
+def test_every_name_that_the_guide_uses_is_exported_at_its_top():
+    text = (ROOT / "docs" / "dataflow.md").read_text("utf-8")
+    top = text.partition("\n## ")[0]
+    exported = set(re.findall(r"\b([A-Z]+)=", " ".join(re.findall(r"^    export (.+)$", top, re.MULTILINE))))
+    assert set(re.findall(r"\$([A-Z_]+)", text)) - exported == set()
+
+
 #: Stands where docker is: answers for two images whose versions the environment says.
 DOCKER = """#!/bin/sh
 echo "$*" >>"$NOTES"
