@@ -253,6 +253,11 @@ def test_every_name_that_the_guide_uses_is_exported_at_its_top():
     assert set(re.findall(r"\$([A-Z_]+)", text)) - exported == set()
 
 
+def test_cleaning_up_deletes_one_notification_and_not_all_of_a_bucket():
+    (deleted,) = re.findall(r"buckets notifications delete (\S+)", (ROOT / "docs" / "dataflow.md").read_text("utf-8"))
+    assert deleted == "projects/_/buckets/BUCKET/notificationConfigs/ID"
+
+
 #: Stands where docker is: answers for two images whose versions the environment says.
 DOCKER = """#!/bin/sh
 echo "$*" >>"$NOTES"
