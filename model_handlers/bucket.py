@@ -109,7 +109,8 @@ def _told(uri: str) -> Iterator[Any]:
     except ImportError as error:
         raise WeightsError(f"to read {uri}, run: pip install 'reelscribe[gcp]'") from error
     try:
-        yield storage.Client()
+        # Objects are read without a project; the client would search for one, and fail where gcloud has none set.
+        yield storage.Client(project=None)
     except GoogleAuthError as error:
         told = "gcloud auth application-default login"
         raise WeightsError(f"there are no credentials to read {uri} with; run: {told}") from error

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import http.server
 import json
+import os
 import pathlib
 import threading
 import urllib.parse
@@ -116,3 +117,18 @@ def test_without_credentials_the_command_that_gives_them_is_told(monkeypatch):
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/nowhere/key.json")
     with pytest.raises(WeightsError, match="run: gcloud auth application-default login"):
         fetch("gs://models/alex.safetensors")
+
+
+def test_a_persons_credentials_need_no_project(bucket, monkeypatch):
+    """As `gcloud auth application-default login` leaves them, where no project was ever set."""
+    import google.auth
+    from google.auth.credentials import AnonymousCredentials
+
+    objects, _ = bucket
+    objects["m/config.json"] = (7, b"{}")
+    # Not as an emulator's, with which the client is content without a project.
+    monkeypatch.setenv("API_ENDPOINT_OVERRIDE", os.environ["STORAGE_EMULATOR_HOST"])
+    for name in ("STORAGE_EMULATOR_HOST", "GOOGLE_CLOUD_PROJECT"):
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(google.auth, "default", lambda *_, **__: (AnonymousCredentials(), None))
+    assert pathlib.Path(fetch("gs://models/m/config.json")).read_bytes() == b"{}"
