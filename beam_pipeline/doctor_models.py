@@ -36,7 +36,7 @@ def check_models(profile: str | None, config_file: str | None, commercial_only: 
         fix = "reelscribe profiles   # lists what can be chosen"
         if str(error).startswith("measures.lpips"):
             fix = "name the weights' file in the configuration: measures: {lpips: FILE.safetensors}"
-        elif "; run: pip install" in str(error):
+        elif "; run: " in str(error):
             fix = str(error).partition("; run: ")[2]
         elif str(error).startswith("--commercial-only"):
             fix = "reelscribe teachers   # says what each licence allows; choose others"

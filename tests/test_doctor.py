@@ -90,6 +90,20 @@ class _Broken(ElementwiseHandler):
         raise RuntimeError(self.message)
 
 
+def test_weights_in_a_bucket_that_nobody_may_read_are_mended_by_logging_in(monkeypatch, tmp_path):
+    import google.auth
+    from google.auth.exceptions import DefaultCredentialsError
+
+    def nobody(*_, **__):
+        raise DefaultCredentialsError("none")
+
+    monkeypatch.setattr(google.auth, "default", nobody)
+    config = tmp_path / "mine.yaml"
+    config.write_text('{extends: lite, selector: {name: siglip2-base, weights: "gs://models/siglip2"}}')
+    (check,) = doctor_models.check_models(None, str(config))
+    assert (check.state, check.fix) == ("fail", "gcloud auth application-default login")
+
+
 @pytest.mark.parametrize(
     ("message", "fix"),
     [
