@@ -24,7 +24,10 @@ _LAUNCH_S = 120.0
 _PATIENCE_S = 600.0
 #: In which a job has done what it was made for.
 DONE = frozenset(["JOB_STATE_DONE", "JOB_STATE_DRAINED"])
-_LAUNCHER = "roles/dataflow.developer on the project, and roles/iam.serviceAccountUser on the workers' account"
+_LAUNCHER = (
+    "roles/dataflow.developer and roles/compute.viewer on the project, and roles/iam.serviceAccountUser on the workers'"
+    " account"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +131,6 @@ def place_of(content: bytes, temp_location: str) -> str:
 
 
 def put(content: bytes, uri: str) -> None:
-    """Upload a configuration unless it is there. Raises StorageError, Refused or FileNotFoundError."""
-    if objects.stat(uri) is None:
-        objects.write(uri, content)
+    """Upload a configuration. Raises StorageError, Refused or FileNotFoundError."""
+    # Also where it is there already: one that is about to expire would be gone when the launcher looks.
+    objects.write(uri, content)

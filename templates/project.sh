@@ -96,8 +96,9 @@ trap 'rm -rf "$scratch"' EXIT
 echo "# services"
 run gcloud services enable \
     artifactregistry.googleapis.com cloudbuild.googleapis.com cloudresourcemanager.googleapis.com \
-    compute.googleapis.com dataflow.googleapis.com iam.googleapis.com logging.googleapis.com \
-    monitoring.googleapis.com pubsub.googleapis.com storage.googleapis.com --project="$project"
+    compute.googleapis.com dataflow.googleapis.com iam.googleapis.com iamcredentials.googleapis.com \
+    logging.googleapis.com monitoring.googleapis.com pubsub.googleapis.com secretmanager.googleapis.com \
+    storage.googleapis.com --project="$project"
 # Dataflow's own agent, which makes the workers; asked for here it has its role before the first job.
 run gcloud beta services identity create --service=dataflow.googleapis.com --project="$project"
 
@@ -150,6 +151,8 @@ run gcloud artifacts repositories add-iam-policy-binding "$repository" --locatio
 
 if [[ -n $launcher ]]; then
     on_project "$launcher" roles/dataflow.developer
+    # A launch looks machine types up, which that role may not.
+    on_project "$launcher" roles/compute.viewer
     on_bucket "$bucket" "$launcher" roles/storage.objectUser
     run gcloud iam service-accounts add-iam-policy-binding "$worker" --member="$launcher" \
         --role=roles/iam.serviceAccountUser --project="$project" --format=none

@@ -322,7 +322,7 @@ def test_flags_that_contradict_the_configuration_are_told_before_a_launch(capsys
     assert told == "type:nvidia-l4;count:1 has no driver, and models would run on the CPU; add ;install-nvidia-driver"
 
 
-def test_a_local_configuration_is_uploaded_once_and_passed_by_its_address(dataflow, gcs, capsys, tmp_path):
+def test_a_local_configuration_is_uploaded_under_one_name_and_passed_by_its_address(dataflow, gcs, capsys, tmp_path):
     (tmp_path / "mine.yaml").write_text("extends: lite\nabstain_below: 0.25\n")
     flags = [
         f"--config={tmp_path}/mine.yaml",

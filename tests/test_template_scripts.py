@@ -119,6 +119,7 @@ def test_rights_are_the_least_that_do(noted):
         ("reelscribe-build", "roles/storage.objectUser", "gs://work"),
         ("reelscribe-build", "roles/artifactregistry.writer", "reelscribe"),
         ("ada@example.org", "roles/dataflow.developer", "proj-test"),
+        ("ada@example.org", "roles/compute.viewer", "proj-test"),
         ("ada@example.org", "roles/storage.objectUser", "gs://work"),
         ("ada@example.org", "roles/iam.serviceAccountUser", "reelscribe-worker@proj-test.iam.gserviceaccount.com"),
     }
