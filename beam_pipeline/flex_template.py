@@ -131,9 +131,11 @@ def launch(args: argparse.Namespace, flags: Sequence[str]) -> str:
             lease.leave_to_job()
             pipeline.run()
         except BaseException as error:
-            record = RunRecord.read(output, run_id)
-            record.fail(error)
-            record.finish("failed", {}, [])
+            # A job that is not updated goes on, and so does its run.
+            if not _is_update(beam_options):
+                record = RunRecord.read(output, run_id)
+                record.fail(error)
+                record.finish("failed", {}, [])
             raise
     return run_id
 

@@ -139,6 +139,18 @@ def test_an_update_goes_on_with_the_run_of_the_job_that_it_replaces(dataflow, gc
     assert len(records()) == 1
 
 
+def test_an_update_that_cannot_be_launched_leaves_dataset_and_record_to_the_job_that_runs(dataflow, gcs, tmp_path, capsys):
+    options = on_dataflow(dataflow, tmp_path)
+    asked = ["--command=watch", SUBSCRIPTION, f"--output={URI}", *options]
+    assert flex_template.main(asked) == 0
+    dataflow.add("nightly", state="JOB_STATE_RUNNING")
+    (before,) = records()
+    assert flex_template.main([*asked, "--update", "--sdk_location=gone.tar.gz"]) == 1
+    assert records() == [before]
+    assert flex_template.main([*asked, "--job_name=other"]) == 1
+    assert f"is being written by {before['run_id']} (Dataflow job {JOB})" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_a_graph_that_cannot_be_handed_over_gives_the_lease_back_and_is_on_record(dataflow, page, tmp_path, capsys):
     options = [*on_dataflow(dataflow, tmp_path), "--sdk_location=gone.tar.gz"]
     assert flex_template.main([page, f"--output={URI}", *options]) == 1
