@@ -89,8 +89,11 @@ def switches(flags: Sequence[str]) -> list[str]:
         flag, _, value = one.partition("=")
         if flag not in bare or value.lower() not in ("true", "false"):
             found.append(one)
-        elif value.lower() == "true":
-            found.append(flag)
+            continue
+        # --use_public_ips=false is no option left out: Beam has a switch for it, and another default.
+        opposite = flag.replace("--no_", "--", 1) if flag.startswith("--no_") else flag.replace("--", "--no_", 1)
+        meant = flag if value.lower() == "true" else opposite
+        found += [meant] if meant in bare else []
     return found
 
 

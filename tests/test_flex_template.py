@@ -201,3 +201,16 @@ def test_switches_of_beam_come_as_the_service_writes_them_and_the_command_may_co
     )
     assert (args.command, args.subscription, args.fast) == ("watch", SUBSCRIPTION.partition("=")[2], True)
     assert flags == ["--enable_hot_key_logging", "--region=r", "--pre"]
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        ("--use_public_ips=false", ["--no_use_public_ips"]),
+        ("--no_use_public_ips=true", ["--no_use_public_ips"]),
+        ("--no_use_public_ips=false", ["--use_public_ips"]),
+        ("--update=false", []),
+    ],
+)
+def test_a_switch_that_is_off_is_the_one_that_beam_has_for_it(given, taken):
+    assert flex_template.switches([given]) == taken
