@@ -270,7 +270,7 @@ class WriterLease:
         return held is not None and held.token == self._token
 
     def _content(self, expires_at: float, left_to: str = "") -> bytes:
-        """The lease until then; one that is left to a job, or was taken up from one, is the job's as long as it runs."""
+        """The lease until then; one that is left to a job, or was taken up from one, lasts as long as the job."""
         pid = 0 if left_to else os.getpid()
         job = left_to or self._adopted_of
         record = LeaseRecord(
