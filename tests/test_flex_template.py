@@ -139,7 +139,7 @@ def test_an_update_goes_on_with_the_run_of_the_job_that_it_replaces(dataflow, gc
     assert len(records()) == 1
 
 
-def test_an_update_that_cannot_be_launched_leaves_dataset_and_record_to_the_job_that_runs(
+def test_an_update_that_fails_leaves_dataset_and_record_to_the_job_that_runs(
     dataflow, gcs, tmp_path, capsys
 ):
     options = on_dataflow(dataflow, tmp_path)
