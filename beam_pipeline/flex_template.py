@@ -27,7 +27,7 @@ from beam_pipeline.streaming import CurateUploads, Uploads, streaming_options
 from beam_pipeline.template_parameters import ABSENT, COMMANDS, FORMS, arguments, parameters_of, parser_of
 from beam_pipeline.usage import UsageError, beam_parser, complain, dataset_folder, load_config_of
 from transforms.allowed import named_by
-from transforms.dataflow_jobs import NAME, JobName
+from transforms.dataflow_jobs import NAME, JobName, can_be_updated
 from transforms.finding import expand
 from transforms.lease import LeaseHeld, WriterLease, read_lease
 from transforms.listing import ListSources
@@ -191,6 +191,9 @@ def run_that_is_updated(output: str, job: str, options: PipelineOptions) -> str 
     held = read_lease(output)
     if held is None or held.job != job:
         raise UsageError(f"there is no job {job} that writes to {output}; launch it without --update")
+    one = JobName.parse(job)
+    if not can_be_updated(one.project, one.region, one.name, options.view_as(GoogleCloudOptions).dataflow_endpoint):
+        raise UsageError(f"{job} has ended, and what has ended is not updated; launch it without --update")
     return held.owner
 
 

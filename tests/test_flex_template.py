@@ -133,6 +133,9 @@ def test_an_update_goes_on_with_the_run_of_the_job_that_it_replaces(dataflow, gc
     assert f"there is no job {JOB} that writes to {URI}" in told
     assert flex_template.main(asked) == 0
     owner = read_lease(URI).owner
+    dataflow.add("nightly", state="JOB_STATE_CANCELLED")
+    assert flex_template.main([*asked, "--update"]) == 2
+    assert f"{JOB} has ended" in capsys.readouterr().err.splitlines()[-1]
     dataflow.add("nightly", state="JOB_STATE_RUNNING")
     assert flex_template.main([*asked, "--update"]) == 0
     assert (read_lease(URI).owner, read_lease(URI).job[-7:]) == (owner, "nightly")
