@@ -24,7 +24,7 @@ from beam_pipeline.runs import RunRecord
 from transforms.lease import WriterLease, read_lease
 from transforms.reading import Source
 from transforms.schemas import base_run
-from transforms.tables import TABLES, current_videos, read_table
+from transforms.tables import TABLES, current_videos, scan_table
 
 _log = logging.getLogger(__name__)
 
@@ -129,7 +129,8 @@ def rows_of(job: Job) -> dict[str, int]:
     kinds = {"videos": "status", "rejected": "stage", "failures": "stage"}
     for table in TABLES:
         columns = ["run_id", *([kinds[table]] if table in kinds else []), *(["duration_s"] if table in _TIMED else [])]
-        for row in read_table(job.output, table, columns).to_pylist():
+        # Batch by batch: as Python's own, the rows of millions of clips take gigabytes.
+        for row in (row for batch in scan_table(job.output, table, columns) for row in batch.to_pylist()):
             if base_run(row["run_id"]) == job.run_id:
                 found[f"{table} {row[kinds[table]]}" if table in kinds else table] += 1
                 if table in _TIMED:
