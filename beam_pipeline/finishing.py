@@ -21,10 +21,10 @@ from apache_beam.transforms import trigger, window
 from beam_pipeline.config import Config
 from beam_pipeline.job import Job, JobOptions, Summary, describe
 from beam_pipeline.runs import RunRecord
-from transforms.lease import WriterLease
+from transforms.lease import WriterLease, read_lease
 from transforms.reading import Source
 from transforms.schemas import base_run
-from transforms.tables import TABLES, current_videos, read_table
+from transforms.tables import TABLES, current_videos, scan_table
 
 _log = logging.getLogger(__name__)
 
@@ -82,10 +82,13 @@ def _finish(
     bounded: bool,
 ) -> list[Summary]:
     record = RunRecord.read(output, run_id)
-    if record.values["status"] != "running":
-        return []  # This very step got as far as its end before.
+    held = read_lease(output)
+    if record.values["status"] != "running" and (held is None or held.owner != run_id):
+        return []  # This very step got to its end before; with the lease still there, only as far as the record.
     told = list(keyed[1])
     with WriterLease(output, run_id, adopt=True) as lease:
+        # An update goes on with the run of the job before it, and a launcher has neither torch nor the workers' models.
+        record.made_by(config, options.as_json())
         job = Job(output, config, options, record, _began(record), lease=lease)
         standing = current_videos(output)
         sources = [one for one in told if isinstance(one, Source)] if bounded else committed_by(job)
@@ -126,7 +129,8 @@ def rows_of(job: Job) -> dict[str, int]:
     kinds = {"videos": "status", "rejected": "stage", "failures": "stage"}
     for table in TABLES:
         columns = ["run_id", *([kinds[table]] if table in kinds else []), *(["duration_s"] if table in _TIMED else [])]
-        for row in read_table(job.output, table, columns).to_pylist():
+        # Batch by batch: as Python's own, the rows of millions of clips take gigabytes.
+        for row in (row for batch in scan_table(job.output, table, columns) for row in batch.to_pylist()):
             if base_run(row["run_id"]) == job.run_id:
                 found[f"{table} {row[kinds[table]]}" if table in kinds else table] += 1
                 if table in _TIMED:

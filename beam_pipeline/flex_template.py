@@ -27,7 +27,7 @@ from beam_pipeline.streaming import CurateUploads, Uploads, streaming_options
 from beam_pipeline.template_parameters import ABSENT, COMMANDS, FORMS, arguments, parameters_of, parser_of
 from beam_pipeline.usage import UsageError, beam_parser, complain, dataset_folder, load_config_of
 from transforms.allowed import named_by
-from transforms.dataflow_jobs import NAME, JobName
+from transforms.dataflow_jobs import NAME, JobName, can_be_updated
 from transforms.finding import expand
 from transforms.lease import LeaseHeld, WriterLease, read_lease
 from transforms.listing import ListSources
@@ -89,8 +89,11 @@ def switches(flags: Sequence[str]) -> list[str]:
         flag, _, value = one.partition("=")
         if flag not in bare or value.lower() not in ("true", "false"):
             found.append(one)
-        elif value.lower() == "true":
-            found.append(flag)
+            continue
+        # --use_public_ips=false is no option left out: Beam has a switch for it, and another default.
+        opposite = flag.replace("--no_", "--", 1) if flag.startswith("--no_") else flag.replace("--", "--no_", 1)
+        meant = flag if value.lower() == "true" else opposite
+        found += [meant] if meant in bare else []
     return found
 
 
@@ -120,10 +123,11 @@ def launch(args: argparse.Namespace, flags: Sequence[str]) -> str:
     options_of = streaming_options if args.command == "watch" else pipeline_options
     beam_options = options_of(options.beam_flags)
     job = job_of(beam_options)
-    run_id = run_that_is_updated(output, job, beam_options) or new_run_id()
-    with WriterLease(output, run_id, adopt=_is_update(beam_options), job=job) as lease:
+    updated = run_that_is_updated(output, job, beam_options)
+    run_id = updated or new_run_id()
+    with WriterLease(output, run_id, adopt=updated is not None, job=job) as lease:
         create_tables(output)
-        if not _is_update(beam_options):
+        if not updated:
             RunRecord.begin(output, run_id, config, inputs, options.as_json(), args.command)
         try:
             pipeline = beam.Pipeline(options=beam_options)
@@ -131,9 +135,11 @@ def launch(args: argparse.Namespace, flags: Sequence[str]) -> str:
             lease.leave_to_job()
             pipeline.run()
         except BaseException as error:
-            record = RunRecord.read(output, run_id)
-            record.fail(error)
-            record.finish("failed", {}, [])
+            # A job that is not updated goes on, and so does its run.
+            if not updated:
+                record = RunRecord.read(output, run_id)
+                record.fail(error)
+                record.finish("failed", {}, [])
             raise
     return run_id
 
@@ -178,19 +184,26 @@ def job_of(options: PipelineOptions) -> str:
 def run_that_is_updated(output: str, job: str, options: PipelineOptions) -> str | None:
     """The run that a running job goes on with when it is updated; None of a new job.
 
+    A launcher need not be told that this is an update: with create_or_update_job the service decides. A stream that
+    runs under the job's very name, and was left the dataset's lease, says so: rows on their way in it are of its run.
+
     Raises:
       UsageError: no such job writes to the dataset.
     """
-    if not _is_update(options):
-        return None
-    held = read_lease(output)
+    cloud = options.view_as(GoogleCloudOptions)
+    held = read_lease(output) if job else None
     if held is None or held.job != job:
+        if not cloud.update:
+            return None
         raise UsageError(f"there is no job {job} that writes to {output}; launch it without --update")
-    return held.owner
-
-
-def _is_update(options: PipelineOptions) -> bool:
-    return bool(options.view_as(GoogleCloudOptions).update)
+    if not cloud.update and not options.view_as(StandardOptions).streaming:
+        return None
+    one = JobName.parse(job)
+    if can_be_updated(one.project, one.region, one.name, cloud.dataflow_endpoint):
+        return held.owner
+    if cloud.update:
+        raise UsageError(f"{job} has ended, and what has ended is not updated; launch it without --update")
+    return None
 
 
 if __name__ == "__main__":

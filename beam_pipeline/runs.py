@@ -67,11 +67,6 @@ class RunRecord:
         command: str = "curate",
     ) -> RunRecord:
         """Open the record of a run and write it down, as running."""
-        versions = {name: _version(name) for name in VERSIONED}
-        models = [
-            {"name": entry.name, "model": entry.model, "revision": entry.revision, "licence": entry.licence}
-            for entry in config.models
-        ]
         record = cls(
             directory,
             {
@@ -82,15 +77,24 @@ class RunRecord:
                 "finished_at": None,
                 # Whole paths: a redrive looks there again, from wherever it is started.
                 "input": [one if _NO_PATH.match(one) else os.path.abspath(one) for one in inputs],
-                "options": dict(options),
-                "config": config.as_json(),
-                "versions": versions,
-                "cores": os.cpu_count(),
-                "models": models,
             },
         )
+        record.made_by(config, options)
         record.write()
         return record
+
+    def made_by(self, config: Config, options: Mapping[str, Any]) -> None:
+        """Say what makes the run's rows: its configuration, and what is installed here."""
+        self.values |= {
+            "options": dict(options),
+            "config": config.as_json(),
+            "versions": {name: _version(name) for name in VERSIONED},
+            "cores": os.cpu_count(),
+            "models": [
+                {"name": entry.name, "model": entry.model, "revision": entry.revision, "licence": entry.licence}
+                for entry in config.models
+            ],
+        }
 
     @classmethod
     def read(cls, directory: str, run_id: str) -> RunRecord:

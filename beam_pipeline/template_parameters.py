@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import decimal
 import functools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -244,7 +245,9 @@ def _text(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
-        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+        # Without an exponent, which the parameters' forms do not have.
+        text = f"{decimal.Decimal(repr(value)):f}"
+        return text.rstrip("0").rstrip(".") if "." in text else text
     if isinstance(value, list):
         return ",".join(_rule(*one) if isinstance(one, tuple) else str(one) for one in value)
     return str(value)

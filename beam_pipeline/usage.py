@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import difflib
+import json
 import math
 import re
 import sys
@@ -194,7 +195,10 @@ def dataset_folder(text: str) -> str:
 def check_beam_flags(flags: Sequence[str], command: str, own: Sequence[str]) -> None:
     """Refuse what neither the command nor Beam knows: Beam itself would drop it without a word."""
     beams = beam_parser()
-    _, unknown = beams.parse_known_args(list(flags))
+    try:
+        _, unknown = beams.parse_known_args(list(flags))
+    except json.JSONDecodeError as error:  # Of a value that Beam itself reads, and not its parser.
+        raise UsageError(f"a value among {' '.join(flags)} is not what Apache Beam takes: {error}") from error
     if unknown:
         raise UsageError(unknown_flag(unknown[0], command, own, flags_of(beams)))
 

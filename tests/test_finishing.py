@@ -1,5 +1,8 @@
 """The last step of a pipeline: when it comes, what it leaves, and that it may come twice."""
 
+import importlib.metadata
+import json
+
 import apache_beam as beam
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -7,12 +10,13 @@ from apache_beam.testing import test_stream
 from dataset_rows import video_rows
 from run_records import records
 
+from beam_pipeline import job
 from beam_pipeline.config import load_config
 from beam_pipeline.finishing import FinishRun
 from beam_pipeline.job import JobOptions
 from beam_pipeline.runs import RunRecord
 from transforms.committing import Committer
-from transforms.files import remove
+from transforms.files import exists, remove
 from transforms.lease import LeaseLost, WriterLease, read_lease
 from transforms.reading import Source
 from transforms.tables import create_tables
@@ -92,3 +96,29 @@ def test_a_job_whose_dataset_has_gone_to_another_writer_finishes_nothing(launche
     with WriterLease(launched, "other"), pytest.raises(LeaseLost, match=f"{RUN} has no lease on"):
         run(launched, "v1", "v2")
     assert records(launched) == [record]
+
+
+def test_a_step_that_failed_after_the_record_was_closed_writes_the_card_when_it_is_repeated(launched, monkeypatch):
+    def full(*_: object, **__: object) -> str:
+        raise OSError("no room for the card")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "write_card", full)
+        with pytest.raises(Exception, match="no room for the card"):
+            run(launched, "v1", "v2")
+    assert records(launched)[0]["status"] == "done"
+    run(launched, "v1", "v2")
+    assert (exists(f"{launched}/README.md"), read_lease(launched)) == (True, None)
+
+
+def test_the_record_tells_the_configuration_of_the_graph_that_finished_and_what_its_workers_had(launched):
+    # As a launcher without torch would have begun it, for a graph that an update has replaced.
+    before = RunRecord.read(launched, RUN)
+    before.values |= {"config": {}, "versions": {"torch": None}, "models": []}
+    before.write()
+    run(launched, "v1", "v2")
+    (record,) = records(launched)
+    config = load_config("lite")
+    assert record["config"] == json.loads(json.dumps(config.as_json()))
+    assert record["versions"]["torch"] == importlib.metadata.version("torch")
+    assert [one["name"] for one in record["models"]] == [entry.name for entry in config.models]

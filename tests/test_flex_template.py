@@ -133,10 +133,27 @@ def test_an_update_goes_on_with_the_run_of_the_job_that_it_replaces(dataflow, gc
     assert f"there is no job {JOB} that writes to {URI}" in told
     assert flex_template.main(asked) == 0
     owner = read_lease(URI).owner
+    dataflow.add("nightly", state="JOB_STATE_CANCELLED")
+    assert flex_template.main([*asked, "--update"]) == 2
+    assert f"{JOB} has ended" in capsys.readouterr().err.splitlines()[-1]
     dataflow.add("nightly", state="JOB_STATE_RUNNING")
-    assert flex_template.main([*asked, "--update"]) == 0
+    # Told or not: where the service replaces a job by itself, the launcher sees a new one.
+    for told in (["--update"], []):
+        assert flex_template.main([*asked, *told]) == 0
     assert (read_lease(URI).owner, read_lease(URI).job[-7:]) == (owner, "nightly")
     assert len(records()) == 1
+
+
+def test_an_update_that_fails_leaves_dataset_and_record_to_the_job_that_runs(dataflow, gcs, tmp_path, capsys):
+    options = on_dataflow(dataflow, tmp_path)
+    asked = ["--command=watch", SUBSCRIPTION, f"--output={URI}", *options]
+    assert flex_template.main(asked) == 0
+    dataflow.add("nightly", state="JOB_STATE_RUNNING")
+    (before,) = records()
+    assert flex_template.main([*asked, "--update", "--sdk_location=gone.tar.gz"]) == 1
+    assert records() == [before]
+    assert flex_template.main([*asked, "--job_name=other"]) == 1
+    assert f"is being written by {before['run_id']} (Dataflow job {JOB})" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_graph_that_cannot_be_handed_over_gives_the_lease_back_and_is_on_record(dataflow, page, tmp_path, capsys):
@@ -189,3 +206,16 @@ def test_switches_of_beam_come_as_the_service_writes_them_and_the_command_may_co
     )
     assert (args.command, args.subscription, args.fast) == ("watch", SUBSCRIPTION.partition("=")[2], True)
     assert flags == ["--enable_hot_key_logging", "--region=r", "--pre"]
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        ("--use_public_ips=false", ["--no_use_public_ips"]),
+        ("--no_use_public_ips=true", ["--no_use_public_ips"]),
+        ("--no_use_public_ips=false", ["--use_public_ips"]),
+        ("--update=false", []),
+    ],
+)
+def test_a_switch_that_is_off_is_the_one_that_beam_has_for_it(given, taken):
+    assert flex_template.switches([given]) == taken

@@ -144,6 +144,7 @@ WRONG = {
     "numbers": (["--num_workers=9", "--max_num_workers=3"], "--num_workers=9 is more than --max_num_workers=3"),
     "no workers": (["--max_num_workers=0"], "--max_num_workers must be a number from 1 up, not 0"),
     "a local place": (["--temp_location=/tmp"], "--temp_location must be in Cloud Storage"),
+    "no JSON": (["--gcs_custom_audit_entries=x"], "a value among --gcs_custom_audit_entries=x is not what Apache Beam"),
     "a name": (["--job-name=Nightly"], "--job-name 'Nightly' is no name of a job"),
     "a project": (["--project=My Project"], "--project must be the id of a project"),
     "a region": (["--region=us-central1-a"], "--region must be a region, like us-central1, not 'us-central1-a'"),

@@ -263,7 +263,11 @@ def test_the_last_step_of_a_job_takes_its_lease_up_and_nobody_else_can(tmp_path,
         pass
     with pytest.raises(ZeroDivisionError), WriterLease(tmp_path, "launched", adopt=True):
         raise ZeroDivisionError
-    # The runner tries the step again.
+    # The runner tries the step again; until then the dataset is the job's.
+    with pytest.raises(LeaseHeld, match=f"by launched .Dataflow job {JOB}."), WriterLease(tmp_path, "mine"):
+        pass
+    with pytest.raises(LeaseLost, match="which launched"):
+        require_lease(tmp_path)
     with WriterLease(tmp_path, "launched", adopt=True) as lease:
         require_lease(tmp_path)
         lease.ensure_held()
@@ -272,6 +276,20 @@ def test_the_last_step_of_a_job_takes_its_lease_up_and_nobody_else_can(tmp_path,
     assert read_lease(tmp_path) is None
     with pytest.raises(LeaseLost, match="which nobody holds"), WriterLease(tmp_path, "launched", adopt=True):
         pass
+
+
+def test_a_last_step_that_dies_leaves_the_dataset_to_its_job_and_the_job_s_end_frees_it(tmp_path, dataflow):
+    job_id = dataflow.add("nightly", state="JOB_STATE_RUNNING")
+    left_to_a_job(tmp_path)
+    died = WriterLease(tmp_path, "launched", ttl_s=0.01, adopt=True)
+    died.__enter__()
+    died._stop_renewing()
+    time.sleep(0.05)
+    with pytest.raises(LeaseHeld), WriterLease(tmp_path, "mine"):
+        pass
+    dataflow.jobs[job_id]["currentState"] = "JOB_STATE_FAILED"
+    with WriterLease(tmp_path, "mine"):
+        assert read_lease(tmp_path).owner == "mine"
 
 
 def test_a_launch_that_fails_leaves_no_lease_to_a_job_that_never_was(tmp_path):

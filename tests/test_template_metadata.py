@@ -130,6 +130,14 @@ def test_what_a_command_was_told_comes_back_from_its_parameters(command):
     assert again == args
 
 
+@pytest.mark.parametrize(
+    ("given", "told"), [("1000000", "1000000"), ("1e6", "1000000"), ("0.00001", "0.00001"), ("45.0", "45")]
+)
+def test_numbers_have_no_exponents(given, told):
+    wanted = ["--input=gs://uploads/", "--output=gs://datasets/talks", f"--poll={given}"]
+    assert written("watch", parser_of("watch").parse_args(wanted))["poll"] == told
+
+
 def test_parameters_are_written_as_people_would():
     args = parser_of("curate").parse_args(EVERYTHING["curate"])
     assert written("curate", args) == {

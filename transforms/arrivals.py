@@ -34,6 +34,7 @@ from transforms.objects import is_object
 from transforms.reading import find_sources
 from transforms.sources import NothingFound, Source, is_overtaken
 from transforms.subscriptions import check_subscription
+from transforms.tables import own_folders
 from transforms.tombstones import barred
 
 #: Pub/Sub delivers what is not acknowledged for a week, but most duplicates come within minutes.
@@ -194,7 +195,9 @@ def _remembering(name: str, forget_after_s: float) -> beam.DoFn:
 class DropTakenDown(beam.PTransform):
     """Drop the sources that have a tombstone; what is taken down while it runs counts within half a minute.
 
-    Source in, at most one Source out; bounded or unbounded. A tombstone that can't be read raises.
+    The dataset's own files are dropped, too: where it stands in the bucket that is watched, each of its clip files is
+    an upload, and would be cut into clips in its turn. Source in, at most one Source out; bounded or unbounded. A
+    tombstone that can't be read raises.
     """
 
     output: str
@@ -204,6 +207,9 @@ class DropTakenDown(beam.PTransform):
 
 
 def _is_allowed(source: Source, output: str) -> bool:
+    if source.uri.startswith(own_folders(output)):
+        _count("own")
+        return False
     is_barred = _barred_of(output, int(time.monotonic() // _TOMBSTONES_EVERY_S))(source)
     if is_barred:
         _count("taken_down")

@@ -73,6 +73,22 @@ class JobName:
 def job_is_running(project: str, region: str, job_name: str, endpoint: str | None = None) -> bool:
     """Ask whether a job of that name has not ended; one that waits for its launcher or its workers counts.
 
+    Args, Raises: as of `states_of`.
+    """
+    return bool(states_of(project, region, job_name, endpoint) - ENDED)
+
+
+def can_be_updated(project: str, region: str, job_name: str, endpoint: str | None = None) -> bool:
+    """Ask whether a job of that name runs, beside one that may be waiting to replace it.
+
+    Beam looks for it, too, and where there is none it goes on looking without an end.
+    """
+    return bool(states_of(project, region, job_name, endpoint) & {"JOB_STATE_RUNNING", "JOB_STATE_DRAINING"})
+
+
+def states_of(project: str, region: str, job_name: str, endpoint: str | None = None) -> set[str]:
+    """Ask for the states of all jobs of that name.
+
     Args:
       endpoint: where to ask instead of Dataflow, like Beam's --dataflow_endpoint; http://localhost:PORT in tests.
 
@@ -88,7 +104,7 @@ def job_is_running(project: str, region: str, job_name: str, endpoint: str | Non
     )
     with asking(str(JobName(project, region, job_name))) as limits:
         jobs = jobs_client(endpoint).list_jobs(request, **limits)
-        return any(job.name == job_name and job.current_state.name not in ENDED for job in jobs)
+        return {job.current_state.name for job in jobs if job.name == job_name}
 
 
 @contextlib.contextmanager

@@ -10,7 +10,9 @@ expired, or whose process is gone from this machine, is taken over at once, so t
 behind, and that is how `verify` knows that there may be leftovers.
 
 A writer may leave its lease to a job elsewhere, which goes on when this process has ended (`leave_to_job`): it then
-lasts for as long as Dataflow says that the job runs, and the job's last step takes it up again (`adopt`).
+lasts for as long as Dataflow says that the job runs, and the job's last step takes it up again (`adopt`). Whoever takes
+it up and does not get to the end, or dies, leaves it to the job as it was: the runner repeats a step, and a job that is
+not updated goes on.
 """
 
 from __future__ import annotations
@@ -50,7 +52,8 @@ class LeaseLost(RuntimeError):
 class LeaseRecord:
     """What the lease file says. Times are seconds since the epoch; `machine` tells pid spaces apart.
 
-    `job` is the Dataflow job that it was left to (projects/P/locations/R/jobs/NAME), if it was.
+    `job` is the Dataflow job that it was left to (projects/P/locations/R/jobs/NAME), if it was; nobody has taken it up
+    while `pid` is 0.
     """
 
     owner: str
@@ -154,7 +157,7 @@ def _sentence(dataset_dir: Directory, held: LeaseRecord) -> str:
 def require_lease(dataset_dir: Directory) -> None:
     """Raise `LeaseLost` unless this process holds the lease."""
     held = read_lease(dataset_dir)
-    here = held is not None and (held.machine, held.pid, held.job) == (machine(), os.getpid(), "")
+    here = held is not None and (held.machine, held.pid) == (machine(), os.getpid())
     if held is None or not here or time.time() >= held.expires_at:
         raise LeaseLost(f"this needs the writer's lease on {dataset_dir}, which {_whose(held)}")
 
@@ -185,6 +188,7 @@ class WriterLease:
     def __init__(self, dataset_dir: Directory, owner: str, ttl_s: float = TTL_S, *, adopt: bool = False, job: str = ""):
         self._dir = dataset_dir
         self._adopt, self._job = adopt, job
+        self._adopted_of = ""
         self._place = place_of(dataset_dir)
         self._owner = owner
         self._ttl_s = ttl_s
@@ -205,6 +209,7 @@ class WriterLease:
             is_namesake = held is not None and held.job and held.job == self._job
             if not self._adopt and not is_namesake:
                 check_free(self._dir, held)
+            self._adopted_of = held.job if self._adopt and held else ""
             if self._place.swap(version, self._content(time.time() + self._ttl_s)):
                 break
         self._renewer = threading.Thread(target=self._renew, name="lease", daemon=True)
@@ -218,7 +223,7 @@ class WriterLease:
         """
         self._stop_renewing()
         content, version = self._place.read()
-        left = self._content(time.time() + _OF_A_JOB_S, self._job)
+        left = self._content(time.time() + _OF_A_JOB_S, left_to=self._job)
         if not self._is_ours(content) or not self._place.swap(version, left):
             raise LeaseLost(f"{self._owner} lost its lease on {self._dir}; run the same command again")
         self._left = True
@@ -236,7 +241,8 @@ class WriterLease:
             content, version = self._place.read()
             if self._is_ours(content):
                 # Work that was abandoned leaves its lease to say so; expired, so that the next writer need not wait.
-                self._place.swap(version, None if kind is None else self._content(0.0))
+                abandoned = self._content(0.0, left_to=self._adopted_of)
+                self._place.swap(version, None if kind is None else abandoned)
         except (OSError, objects.StorageError):
             # It expires by itself, and what stopped the work says more than this.
             if kind is None:
@@ -263,16 +269,18 @@ class WriterLease:
         held = _parse(content)
         return held is not None and held.token == self._token
 
-    def _content(self, expires_at: float, job: str = "") -> bytes:
-        pid = os.getpid()
+    def _content(self, expires_at: float, left_to: str = "") -> bytes:
+        """The lease until then; one that is left to a job, or was taken up from one, lasts as long as the job."""
+        pid = 0 if left_to else os.getpid()
+        job = left_to or self._adopted_of
         record = LeaseRecord(
             owner=self._owner,
             host=socket.gethostname(),
             machine=machine(),
             pid=pid,
-            pid_started=pid_started(pid),
+            pid_started=pid_started(pid) if pid else None,
             since=self._since,
-            expires_at=expires_at,
+            expires_at=time.time() + _OF_A_JOB_S if job else expires_at,
             token=self._token,
             job=job,
         )

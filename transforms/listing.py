@@ -12,6 +12,7 @@ import apache_beam as beam
 from apache_beam import pvalue
 
 from transforms.reading import Source, find_sources
+from transforms.tables import check_output
 from transforms.tombstones import without_taken_down
 
 
@@ -20,7 +21,8 @@ class ListSources(beam.PTransform):
     """List the sources of a dataset's inputs, each once, and leave out what was taken down.
 
     Nothing in; `sources` (Source) and `skipped` (one number: files that are no media, and what was taken down) out;
-    bounded. One worker lists, as what is named twice is a source once. An input that names nothing raises.
+    bounded. One worker lists, as what is named twice is a source once. An input that names nothing raises, and so does
+    one that stands among the dataset's own files.
 
     Args:
       inputs: as `find_sources` takes them. output: the dataset. limit: stop after so many.
@@ -41,6 +43,8 @@ class ListSources(beam.PTransform):
 def _listed(
     inputs: tuple[str, ...], output: str, limit: int | None, allowed: tuple[str, ...]
 ) -> Iterator[Source | pvalue.TaggedOutput]:
-    found = without_taken_down(find_sources(inputs, limit, allowed), output)
+    named = find_sources(inputs, limit, allowed)
+    check_output(output, [source.uri for source in named.sources])
+    found = without_taken_down(named, output)
     yield pvalue.TaggedOutput("skipped", found.skipped)
     yield from found.sources

@@ -103,20 +103,25 @@ def check_output(dataset_dir: str, sources: Iterable[str]) -> None:
     in_bucket = is_object(dataset_dir)
     if not in_bucket and os.path.exists(dataset_dir) and not os.path.isdir(dataset_dir):
         raise OutputError(f"{dataset_dir} is a file; --output is a directory")
-    root = dataset_dir if in_bucket else os.path.realpath(dataset_dir)
-    folders = [join(root, name) for name in FOLDERS]
+    folders = own_folders(dataset_dir)
     for source in sources:
-        inside = next((folder for folder in folders if source.startswith(folder + "/")), None)
+        inside = next((folder for folder in folders if source.startswith(folder)), None)
         if inside:
             raise OutputError(
-                f"the input {source} stands in {inside}, which is the dataset's own; take another --output"
+                f"the input {source} stands in {inside[:-1]}, which is the dataset's own; take another --output"
             )
     # A run that was cut short as it began left its lease, and a record, before there was a table.
     if is_delta_table(videos) or exists(join(dataset_dir, ".lease")):
         return
     for folder in folders:
-        if _is_strangers(folder):
-            raise OutputError(f"{folder} holds something that is no dataset's; take another --output")
+        if _is_strangers(folder[:-1]):
+            raise OutputError(f"{folder[:-1]} holds something that is no dataset's; take another --output")
+
+
+def own_folders(dataset_dir: str) -> tuple[str, ...]:
+    """The folders that hold a dataset's own files, each with a slash at its end; no input of its stands in them."""
+    root = dataset_dir if is_object(dataset_dir) else os.path.realpath(dataset_dir)
+    return tuple(f"{join(root, name)}/" for name in FOLDERS)
 
 
 def _is_strangers(folder: str) -> bool:
