@@ -108,7 +108,8 @@ def measured_run(record: Mapping[str, Any], models_on: str | None = None, *, alo
     """
     run_id, stages = str(record.get("run_id")), record.get("stages")
     if not isinstance(stages, Mapping) or not isinstance(record.get("config"), Mapping):
-        raise ValueError(f"the record of run {run_id} does not tell its stages; run reelscribe curate anew")
+        told = "does not tell its stages, as of a template's job; take a run of reelscribe curate"
+        raise ValueError(f"the record of run {run_id} {told}")
     counts, config = record.get("counts") or {}, record["config"]
     videos, clips = stages["commit"]["in"], counts.get("clips", 0)
     split, shots = stages["split"], stages["stitch"]["in"]

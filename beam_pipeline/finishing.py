@@ -89,7 +89,8 @@ def _finish(
     with WriterLease(output, run_id, adopt=True) as lease:
         # An update goes on with the run of the job before it, and a launcher has neither torch nor the workers' models.
         record.made_by(config, options.as_json())
-        job = Job(output, config, options, record, _began(record), lease=lease)
+        # What the steps counted the runner tells whoever asks it, and nobody asks.
+        job = Job(output, config, options, record, _began(record), lease=lease, counts_stages=False)
         standing = current_videos(output)
         sources = [one for one in told if isinstance(one, Source)] if bounded else committed_by(job)
         mine = {video.video_id for video in standing.values() if base_run(video.run_id) == run_id}

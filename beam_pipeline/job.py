@@ -172,6 +172,7 @@ class Job:
     Attributes:
       sources: all that it was given, by video_id; planned: those of them that there was something to do for.
       skipped: files that were no media by their name.
+      counts_stages: whether the runner's counters come back to this process.
     """
 
     output: str
@@ -185,6 +186,7 @@ class Job:
     planned: set[str] = dataclasses.field(default_factory=set)
     skipped: int = 0
     lease: WriterLease | None = None
+    counts_stages: bool = True
 
     @property
     def run_id(self) -> str:
@@ -259,7 +261,8 @@ class Job:
         became.update(outcomes.values())
         counts = {"inputs": len(self.sources), "skipped": self.skipped, **became, **tally.counts}
         sources = list(self.sources.values())
-        totals = {"counts": counts, "seconds": dict(tally.seconds), "bytes": tally.bytes, "stages": tally.stages()}
+        stages = tally.stages() if self.counts_stages else None
+        totals = {"counts": counts, "seconds": dict(tally.seconds), "bytes": tally.bytes, "stages": stages}
         self.record.finish(status, outcomes, sources, **totals)
         told = ", ".join(f"{number} {outcome}" for outcome, number in sorted(became.items()))
         _log.info("run %s ends: %s", self.run_id, told, extra={"status": status})

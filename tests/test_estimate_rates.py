@@ -125,7 +125,10 @@ def test_a_stage_that_hardly_worked_is_a_weak_one():
     ("changes", "message"),
     [
         ({"counts__video_ms": 0}, "run r split no video: all of it was there already, or failed"),
-        ({"stages": None}, "the record of run r does not tell its stages; run reelscribe curate anew"),
+        (
+            {"stages": None},
+            "the record of run r does not tell its stages, as of a template's job; take a run of reelscribe curate",
+        ),
     ],
 )
 def test_a_record_that_tells_nothing_is_refused(changes, message):

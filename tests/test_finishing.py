@@ -78,6 +78,7 @@ def test_a_step_that_the_runner_repeats_finds_the_run_finished_and_leaves_it(lau
     run(launched, "v1", "v2", skipped=3)
     (record,) = records(launched)
     assert (record["counts"]["skipped"], record["counts"]["committed"], record["counts"]["clips"]) == (3, 2, 4)
+    assert record["stages"] is None
     run(launched, "v1", "v2", "v3")
     assert records(launched) == [record]
 
