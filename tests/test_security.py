@@ -177,17 +177,29 @@ def test_a_film_whose_pictures_are_in_another_file_does_not_get_at_them(tmp_path
 
 LAUGHS = ", ".join(f"&{new} [{', '.join([f'*{old}'] * 9)}]" for old, new in zip("abcdefgh", "bcdefghi", strict=True))
 
+MERGED = ", ".join(
+    f"&{new} {{<<: [{', '.join([f'*{old}'] * 9)}]}}" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+PAIRED = ", ".join(
+    f"&{new} !!pairs [{', '.join([f'x: *{old}'] * 9)}]" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
 
 @pytest.mark.parametrize(
     ("text", "told"),
     [
         ("card:\n  title: [&a [x, x, x], " + LAUGHS + "]\n", f"it stands for more than {MAX_VALUES:,} values"),
+        ("card:\n  title: [&a {x: 1}, " + MERGED + "]\n", f"it stands for more than {MAX_VALUES:,} values"),
+        ("card:\n  title: [&a [x, x, x], " + PAIRED + "]\n", f"it stands for more than {MAX_VALUES:,} values"),
         ("teachers: &t [*t]\n", "or for itself"),
+        ("abstain_below: 1" + ":1" * 100_000 + "\n", "a number has more than 1,000 digits"),
+        ("card: {title: 2026-02-30}\n", "a value is not what it looks like or its tag says: day "),
+        ("card: {title: !!timestamp soon}\n", "a value is not what it looks like or its tag says"),
         ("teachers: " + "[" * 20_000, "it is nested too deeply"),
         ("teachers: !!python/object/apply:os.system ['true']\n", "could not determine a constructor for the tag"),
         ("#" * (MAX_CHARACTERS + 1), f"it has more than {MAX_CHARACTERS:,} characters"),
     ],
-    ids=["bomb", "itself", "deep", "object", "long"],
+    ids=["bomb", "merges", "pairs", "itself", "number", "day", "tag", "deep", "object", "long"],
 )
 def test_a_configuration_holds_plain_values_and_no_more_than_somebody_would_write(tmp_path, text, told):
     (tmp_path / "config.yaml").write_text(text)
