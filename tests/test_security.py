@@ -266,6 +266,31 @@ def test_a_parquet_manifest_is_read_batch_by_batch_whatever_it_stands_for(tmp_pa
     rows.close()
 
 
+def test_a_parquet_manifests_row_is_no_longer_than_somebody_would_write(tmp_path, monkeypatch):
+    """Kilobytes that stand for gigabytes: in each row of a batch, and in them all."""
+    path = tmp_path / "bomb.parquet"
+    title = pa.DictionaryArray.from_arrays(pa.array([0] * 1000, pa.int32()), pa.array(["x" * 4_000_000]))
+    pq.write_table(pa.table({"uri": [f"{at}.mp4" for at in range(1000)], "title": title}), path, compression="zstd")
+    assert path.stat().st_size < 10_000
+    before, rows = pa.total_allocated_bytes(), read_manifest(str(path))
+    assert len(next(rows).columns["title"]) == 4_000_000
+    assert pa.total_allocated_bytes() - before < 100 << 20
+    rows.close()
+    monkeypatch.setattr(manifests, "MAX_CHARACTERS", 10_000_000)
+    with pytest.raises(InputError, match="it stands for more than 10,000,000 characters; part it"):
+        list(read_manifest(str(path)))
+    monkeypatch.setattr(manifests, "MAX_METADATA_CHARACTERS", 3_999_999)
+    with pytest.raises(InputError, match="a field is longer than 3,999,999 characters"):
+        list(read_manifest(str(path)))
+
+
+def test_a_parquet_manifests_columns_are_texts(tmp_path):
+    for column in (pa.array([["abc"]]), pa.array([b"abc"], pa.binary(3)), pa.array([{"uri": "abc"}])):
+        pq.write_table(pa.table({"uri": column}), tmp_path / "a.parquet")
+        with pytest.raises(InputError, match=r"its column 'uri' holds .*, not texts"):
+            list(read_manifest(str(tmp_path / "a.parquet")))
+
+
 @pytest.mark.parametrize("name", ["long.jsonl", "long.csv"])
 def test_a_manifests_line_without_an_end_is_not_read_to_its_end(tmp_path, monkeypatch, name):
     monkeypatch.setattr(manifests, "MAX_METADATA_CHARACTERS", 1000)
