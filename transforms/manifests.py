@@ -15,6 +15,7 @@ import dataclasses
 import json
 import os
 import posixpath
+import re
 import tempfile
 import urllib.parse
 from collections.abc import Iterator, Mapping
@@ -33,6 +34,9 @@ MAX_METADATA_CHARACTERS = 4_000_000
 #: Of a Parquet manifest, whose size on the disk bounds nothing: ten million rows, as long as such rows are.
 MAX_CHARACTERS = 1 << 30
 _ROWS_AT_ONCE = 1000
+#: Of an object, in UTF-8; cloud.google.com/storage/docs/objects#naming.
+_MAX_NAME_BYTES = 1024
+_SHOWN = 200
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -77,7 +81,7 @@ def _located(manifest: str, number: int, row: dict[str, str]) -> ManifestRow:
         if name not in row:
             continue
         given = row[name]
-        why_not = _unreachable(given, from_bucket=is_object(manifest))
+        why_not = _unreachable(given, from_bucket=is_object(manifest)) or _nameless(folder, given)
         if why_not and name == "uri":
             return ManifestRow({"uri": given}, why_not, readable=False)
         if why_not:
@@ -103,6 +107,21 @@ def _unreachable(uri: str, from_bucket: bool) -> str | None:
         return f"cannot read {uri}: inputs are local files and objects in gs://"
     if from_bucket and (os.path.isabs(uri) or uri.startswith("file://")):
         return f"{uri} is a file of one machine; a manifest in a bucket names objects: gs://..., or relative to itself"
+    return None
+
+
+def _nameless(folder: str, given: str) -> str | None:
+    """Why there can be no file or object of this name, wherever; None where there can.
+
+    Cloud Storage would be asked for the bucket in place of `..`, and for what is too long give no answer that tells so.
+    """
+    try:
+        uri = locate(folder, given)
+    except ValueError as error:
+        return f"cannot read {given[:_SHOWN]}: {error}"
+    name = parts_of(uri)[1] if is_object(uri) else ""
+    if name in (".", "..") or re.search(r"[\r\n]", name) or len(name.encode()) > _MAX_NAME_BYTES:
+        return f"{uri[:_SHOWN]} is the name of no object; write gs://BUCKET/NAME"
     return None
 
 
