@@ -87,7 +87,7 @@ def check_files(entry: Entry) -> Check:
     if not settings.weights:
         fix = f"in a --config file: {{name: {entry.name}, weights: ...}}   # see docs/models.md"
         return Check(name, "fail", f"nobody has said where its weights are; licence {entry.licence}", fix)
-    from model_handlers.checkpoints import FILES
+    from model_handlers.checkpoints import FILES, is_hub_id
 
     if url := getattr(settings, "url", ""):
         from model_handlers.endpoint_answers import EndpointError
@@ -103,6 +103,9 @@ def check_files(entry: Entry) -> Check:
         return Check(name, "ok", f"{settings.weights}, {_size_gb(settings.weights):.1f} GB")
     if settings.weights.startswith("gs://"):
         return Check(name, "ok", f"{settings.weights}, copied once a worker")
+    if not is_hub_id(settings.weights):
+        told = f"there is no directory {settings.weights} on this machine; what runs the model must hold it"
+        return Check(name, "warn", told, "run reelscribe doctor in the workers' image   # see docs/dataflow.md")
     if _is_cached(settings.weights, settings.revision):
         return Check(name, "ok", f"{settings.weights} at {settings.revision[:12]} is in the hub's cache")
     told = f"{settings.weights} at {settings.revision[:12]} will be downloaded, {entry.download_gb:.1f} GB"

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Protocol
 
 from transforms.allowed import named_by
 from transforms.objects import StorageError, is_object
-from transforms.reading import InputError, Source, find_sources
+from transforms.reading import InputError, Source, add_source, find_sources
 from transforms.sources import NothingFound
 
 _log = logging.getLogger(__name__)
@@ -170,8 +170,9 @@ class FolderFeed:
                 for source in find_sources([one], allowed=self._buckets).sources:
                     name = posixpath.basename(source.uri)
                     marked = self._marker and name.endswith(self._marker)
-                    if not (name.startswith(".") or name.lower().endswith(_UNFINISHED) or marked):
-                        found.setdefault(source.video_id, source)
+                    known = source.video_id in found and found[source.video_id].uri == source.uri
+                    if not (known or name.startswith(".") or name.lower().endswith(_UNFINISHED) or marked):
+                        add_source(found, source)
             except NothingFound as error:
                 if not self._looks:
                     _log.warning("%s; it counts once it is there", error)

@@ -290,6 +290,8 @@ def _paths_in(content: bytes) -> set[str]:
     """What a configuration names of a machine: absolute paths, and relative ones that are here."""
     import yaml
 
+    from model_handlers.inert_yaml import read_inert
+
     def texts(value: Any) -> Iterator[str]:
         if isinstance(value, Mapping):
             for one in value.values():
@@ -301,7 +303,7 @@ def _paths_in(content: bytes) -> set[str]:
             yield value
 
     try:
-        found = set(texts(yaml.safe_load(content)))
+        found = set(texts(read_inert(content.decode())))
     except (yaml.YAMLError, UnicodeDecodeError):
         return set()  # To be told by whoever loads it.
     return {one for one in found if one.startswith(("/", "~/")) or ("/" in one and os.path.exists(one))}

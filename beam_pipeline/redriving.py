@@ -21,7 +21,7 @@ from beam_pipeline.job import Job, JobOptions, Summary, quiet_workers, running
 from beam_pipeline.progress import Progress
 from beam_pipeline.runs import records_of
 from beam_pipeline.setting_aside import POISONED_IN_A_ROW, RUN_STAGE, set_aside
-from transforms.allowed import named_by, told_by, why_not
+from transforms.allowed import named_by, why_not
 from transforms.committing import Committer, committer_of
 from transforms.finding import beside
 from transforms.manifests import is_manifest
@@ -30,6 +30,7 @@ from transforms.reading import InputError, Source, find_sources, local_source, o
 from transforms.recalling import Retry, letter_of
 from transforms.records import DeadLetter
 from transforms.reels import readable_reel
+from transforms.schemas import base_run
 from transforms.tables import CurrentVideo, current_videos, open_table, read_table
 from transforms.tombstones import taken_down
 
@@ -86,7 +87,7 @@ def find_failed(output: str, retry: Retry, allowed: Iterable[str] = ()) -> Redri
         stages[letter.video_id].add(letter.stage)
     # Whether that is what is to be redriven or not: it may stop a job again.
     poisoned = frozenset(one.video_id for one in letters if one.stage == RUN_STAGE)
-    found = _sources(output, standing, stages.keys(), _allowed(output, standing.values(), allowed))
+    found = _sources(output, standing, stages.keys(), _allowed(output, list(standing.values()), allowed))
     sources, out_of_reach = [], []
     for video_id in stages:
         source = found[video_id]
@@ -178,19 +179,28 @@ def _newest_first(output: str) -> list[dict[str, Any]]:
     return sorted(records, key=lambda record: (str(record.get("started_at")), str(record.get("run_id"))), reverse=True)
 
 
-def _allowed(output: str, standing: Iterable[CurrentVideo], more: Iterable[str]) -> frozenset[str]:
+def _allowed(output: str, standing: Collection[CurrentVideo], more: Iterable[str]) -> frozenset[str]:
     """The buckets that the dataset's runs were allowed to read, and those that are allowed now.
 
     What a version is known of was read once, by a run whose record has gone maybe, or that knew of no such limits.
     """
-    read = [video.uri for video in standing if video.etag]
-    buckets = named_by(read, more)
+    buckets = named_by([video.uri for video in standing if video.etag], more)
     for _, record in records_of(output):
-        inputs = record.get("input") or []
+        # A redrive names the dataset, whose bucket nobody allowed thereby.
+        inputs = [] if record.get("command") == "redrive" else record.get("input") or []
         more = (record.get("options") or {}).get("allow_buckets") or ()
-        by_subscription = any("/subscriptions/" in one and not is_object(one) for one in inputs)
-        buckets |= told_by(more) if by_subscription else named_by(inputs, more)
+        if not more and any(map(_is_subscription, inputs)):
+            # What it was told of it might read, whatever that was; a manifest of another run gains nothing by it.
+            told = [one["uri"] for one in record.get("inputs") or []]
+            told += [video.uri for video in standing if base_run(video.run_id) == record.get("run_id")]
+            buckets |= named_by(told)
+        buckets |= named_by(inputs, more)
     return buckets
+
+
+def _is_subscription(one: str) -> bool:
+    """Whether an input of a record is one; what is of this machine stands there as an absolute path."""
+    return one.startswith(("pubsub://", "projects/")) and "/subscriptions/" in one
 
 
 def _sources(

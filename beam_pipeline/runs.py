@@ -151,7 +151,7 @@ def records_of(directory: Directory) -> Iterator[tuple[str, dict[str, Any]]]:
     for path in record_paths(directory):
         if name_of(path).startswith(PREFIX):
             continue
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, RecursionError):
             record = json.loads(read(path))
             if isinstance(record, dict):
                 yield path, record

@@ -66,7 +66,7 @@ def read_records(dataset_dir: Directory) -> dict[str, dict[str, Any]]:
     for path in record_paths(dataset_dir):
         try:
             record = json.loads(read(path))
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(record, dict):
             records[path] = record

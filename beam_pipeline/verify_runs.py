@@ -44,7 +44,7 @@ def read_runs(dataset_dir: Directory) -> tuple[list[RunRecord], list[str]]:
         name = name_of(path)
         try:
             runs.append(_parse(json.loads(read(path)), name.removesuffix(".json")))
-        except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
             breaches.append(f"runs/{name}: it can't be read: {type(error).__name__}: {error}")
     return runs, breaches
 

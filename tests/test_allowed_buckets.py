@@ -214,3 +214,22 @@ def test_a_refused_row_is_a_dead_letter_that_stays_one_until_its_bucket_is_allow
     assert run("bucket") == [("split", "gs://bucket/up/a.mp4 is a text file (a web page?), not a video")]
     assert newest_run(pathlib.Path(output))["options"]["allow_buckets"] == ["bucket"]
     assert [row["video_id"] for row in read_table(output, "videos").to_pylist()] == ["mine"]
+
+
+TOLD = {"video_id": "told", "uri": "gs://told/a.mp4", "outcome": "failed"}
+OTHERS = [
+    {"command": "watch", "input": ["pubsub://projects/p-test/subscriptions/uploads"]},
+    {"command": "watch", "input": ["projects/p-test/subscriptions/uploads"], "inputs": [TOLD]},
+    {"command": "curate", "input": ["/home/me/subscriptions/list.jsonl"]},
+    {"command": "redrive", "input": ["gs://private/dataset"]},
+]
+
+
+def test_a_redrive_reads_no_more_of_a_manifest_for_what_another_run_was_told_or_wrote_to(gcs, tmp_path):
+    (tmp_path / "list.jsonl").write_text(json.dumps(ROWS[1]))
+    output = tmp_path / "out"
+    curate([str(tmp_path / "list.jsonl")], str(output), load_config("lite"), JobOptions(beam_flags=FLAGS))
+    for record in OTHERS:
+        (output / "runs" / "20990101T000000-ffffff.json").write_text(json.dumps({"run_id": "2099", **record}))
+        assert [one.problem for one in find_failed(str(output), Retry()).sources] == [REFUSED], record
+    assert private_ones(gcs) == []

@@ -195,6 +195,14 @@ def test_the_papers_profile_is_told_though_a_file_is_missing(monkeypatch):
     assert "with 3 teachers at once" in checks["gpu memory"].what
 
 
+def test_weights_that_only_an_image_holds_are_not_said_to_be_downloaded(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    entry = catalogue.teacher("blip2-opt-2.7b").changed(weights="/models/blip2", revision="2026-11")
+    check = doctor_models.check_files(entry)
+    told = "there is no directory /models/blip2 on this machine; what runs the model must hold it"
+    assert (check.state, check.what) == ("warn", told)
+
+
 def test_an_output_that_cannot_be_written_fails_in_one_line(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     (check,) = doctor.check_output(str(tmp_path / "file" / "dataset"))

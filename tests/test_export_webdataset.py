@@ -201,3 +201,5 @@ def test_the_file_of_a_clip_is_its_own_or_none(dataset):
     assert found.file({"clip_id": "plain-0-4000", "clip_file": "media/plain-0-4000.mp4"}) == ("mp4", b"a film")
     for named in (None, "media/gone.mp4", "media/plain-0-4000.webm", "/etc/passwd", "media/../README.md"):
         assert found.file({"clip_id": "plain-0-4000", "clip_file": named}) is None
+    (dataset / "notes.mp4").write_bytes(b"another file")
+    assert found.file({"clip_id": "../notes", "clip_file": "media/../notes.mp4"}) is None

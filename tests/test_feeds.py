@@ -12,7 +12,7 @@ from test_notifications import attributes_of
 from beam_pipeline import subscription_feed
 from beam_pipeline.feeds import Arrival, FolderFeed
 from beam_pipeline.subscription_feed import SubscriptionFeed
-from transforms.reading import InputError, find_sources
+from transforms.reading import InputError, find_sources, video_id_of
 from transforms.subscriptions import SubscriptionError
 
 OLD = 1_000_000_000
@@ -155,6 +155,13 @@ def test_a_video_that_two_inputs_name_comes_once(tmp_path):
     feed = always_looking(*lists)
     assert [arrival.source.title for arrival in feed.arrivals(0)] == ["One"]
     assert feed.arrivals(0) == []
+
+
+def test_a_video_whose_id_a_list_gives_to_another_one_comes_all_the_same(tmp_path):
+    mine, other = put(tmp_path / "in" / "a.mp4"), put(tmp_path / "b.mp4")
+    put(tmp_path / "list.jsonl", json.dumps({"uri": str(other), "video_id": video_id_of(str(mine))}))
+    came = always_looking(tmp_path / "list.jsonl", tmp_path / "in").arrivals(0)
+    assert {one.source.uri: one.source.problem is None for one in came} == {str(mine): True, str(other): False}
 
 
 def test_a_look_costs_one_in_so_many_seconds_and_the_wait_in_between_is_kept(tmp_path):

@@ -351,6 +351,9 @@ def test_a_wrong_configuration_is_named_as_the_user_named_it(capsys, tmp_path):
     (tmp_path / "mine.yaml").write_text("- lite\n")
     path = f"{tmp_path}/mine.yaml"
     assert complaint_of(capsys, *CURATE, f"--config={path}") == f"{path} must be a mapping of keys to values"
+    (tmp_path / "mine.yaml").write_text("teachers: &t [*t]\n")
+    told = complaint_of(capsys, *CURATE, f"--config={path}")
+    assert told == f"cannot read the configuration {path}: it stands for more than 100,000 values, or for itself"
 
 
 def test_a_local_configuration_needs_a_place_to_be_put(capsys, tmp_path):

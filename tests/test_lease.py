@@ -1,6 +1,7 @@
 import dataclasses
 import functools
 import json
+import math
 import os
 import pathlib
 import signal
@@ -307,3 +308,36 @@ def test_a_launcher_finds_the_lease_of_a_dead_job_of_its_own_name_though_the_ser
     dataflow.add("nightly", state="JOB_STATE_QUEUED")  # The job that is being launched.
     left_to_a_job(tmp_path, "tonight's")
     assert (read_lease(tmp_path).owner, read_lease(tmp_path).job) == ("tonight's", JOB)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"expires_at": "soon"},
+        {"expires_at": math.nan},
+        {"expires_at": math.inf},
+        {"since": 1e300},
+        {"pid": 1 << 70},
+        {"pid": "1"},
+        {"owner": ["me"]},
+        {"job": 5},
+        {"job": "nightly"},
+        {"job": "projects/p/locations/r/jobs/nightly\n"},
+    ],
+    ids=str,
+)
+def test_what_no_writer_writes_stops_nobody(tmp_path, changes):
+    with pytest.raises(ZeroDivisionError), WriterLease(tmp_path, "theirs"):
+        raise ZeroDivisionError
+    alter(tmp_path, **{"expires_at": time.time() + 60, **changes})
+    with WriterLease(tmp_path, "mine"):
+        assert read_lease(tmp_path).owner == "mine"
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b" " * 100_000 + b"{}", b"\xff", b"null"], ids=len)
+def test_neither_does_what_is_no_lease_at_all(tmp_path, gcs, content):
+    (tmp_path / ".lease").write_bytes(content)
+    gcs.put("sets/talks/.lease", content)
+    for folder in (tmp_path, "gs://bucket/sets/talks"):
+        with WriterLease(folder, "mine"):
+            assert read_lease(folder).owner == "mine"

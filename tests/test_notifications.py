@@ -69,6 +69,7 @@ def test_a_notification_says_what_happened_to_which_version(changes, expected):
         ({"objectGeneration": "9" * 20}, f"objectGeneration is '{'9' * 20}', not a number"),
         ({"overwroteGeneration": "x"}, "overwroteGeneration is 'x', not a number"),
         ({"eventTime": "yesterday"}, "eventTime is 'yesterday', not a time"),
+        ({"eventTime": "0001-01-01T00:00:00+23:59"}, "eventTime is '0001-01-01T00:00:00+23:59', not a time"),
         ({"eventTime": "2026-03-01T12:00:00"}, "eventTime is '2026-03-01T12:00:00', without a time zone"),
         ({"eventType": "x" * 500}, f"eventType is '{'x' * 80}'"),
     ],

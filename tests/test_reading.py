@@ -133,6 +133,30 @@ def test_two_videos_of_one_id_do_not_overwrite_each_other(folder):
     assert second.problem == f"the video_id 'x' is already taken by {first.uri}; give each video its own"
 
 
+def test_an_id_that_is_derived_of_another_input_is_that_inputs_whatever_came_first(folder):
+    mine, other, third = (str(folder / name) for name in ("a.mp4", "b.MKV", "c.mp4"))
+    rows = [
+        {"uri": other, "video_id": video_id_of(mine)},
+        {"uri": other, "video_id": "not an id"},
+        {"uri": third, "video_id": video_id_of(other)},
+    ]
+    (folder / "list.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = {one.uri: one for one in find_sources([str(folder / "list.jsonl"), mine]).sources}
+    assert {uri: one.video_id for uri, one in found.items()} == {one: video_id_of(one) for one in (mine, other, third)}
+    assert found[mine].problem is None
+    assert (
+        found[third].problem
+        == f"the video_id {video_id_of(other)!r} is already taken by {other}; give each video its own"
+    )
+
+
+def test_of_two_names_of_one_digest_the_first_stands(folder, monkeypatch):
+    monkeypatch.setattr("transforms.reading.video_id_of", lambda uri: "same")
+    monkeypatch.setattr("transforms.sources.video_id_of", lambda uri: "same")
+    found = find_sources([str(folder / "a.mp4"), str(folder / "b.MKV")]).sources
+    assert [(one.uri, one.video_id) for one in found] == [(str(folder / "a.mp4"), "same")]
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [

@@ -242,3 +242,28 @@ def test_an_object_that_is_not_there_when_it_is_listed_ends_as_a_dead_letter(fol
     source = dataclasses.replace(find_sources(["gs://bucket/up/a.mp4"]).sources[0], etag="")
     with pytest.raises(FileNotFoundError, match=r"^gs://bucket/up/a.mp4 is not there \(never uploaded, or removed"):
         read_video(source)
+
+
+@pytest.mark.parametrize(
+    "name", [".", "..", "x" * 70_000, "\N{SNOWMAN}" * 342, "a\nb.mp4"], ids=["dot", "dots", "long", "bytes", "line"]
+)
+def test_a_name_that_no_object_can_have_costs_its_row_and_nobody_is_asked(gcs, tmp_path, name):
+    """Asked for it, Cloud Storage would tell of the bucket, or refuse the request: the end of the job."""
+    (tmp_path / "list.jsonl").write_text(json.dumps({"uri": f"gs://bucket/{name}"}))
+    (found,) = find_sources([str(tmp_path / "list.jsonl")], allowed=["bucket"]).sources
+    assert found.problem == f"gs://bucket/{name}"[:200] + " is the name of no object; write gs://BUCKET/NAME"
+    assert gcs.asked == []
+
+
+def test_a_relative_name_that_no_object_can_have_costs_its_row_too(gcs):
+    gcs.put("list.jsonl", "\n".join(json.dumps({"uri": one}) for one in ("x" * 70_000, "a.mp4")))
+    gcs.put("a.mp4", "a")
+    first, second = find_sources(["gs://bucket/list.jsonl"]).sources
+    assert (first.problem or "").endswith("xxx is the name of no object; write gs://BUCKET/NAME")
+    assert (second.uri, second.problem) == ("gs://bucket/a.mp4", None)
+
+
+def test_an_address_of_a_file_that_cannot_be_parted_costs_its_row(tmp_path):
+    (tmp_path / "list.jsonl").write_text(json.dumps({"uri": "file://[a/b.mp4"}))
+    (found,) = find_sources([str(tmp_path / "list.jsonl")]).sources
+    assert found.problem == "cannot read file://[a/b.mp4: Invalid IPv6 URL"

@@ -8,7 +8,9 @@ import pytest
 
 from beam_pipeline.config import load_config
 from beam_pipeline.progress import told
-from beam_pipeline.runs import RunRecord, new_run_id, root_cause
+from beam_pipeline.runs import RunRecord, new_run_id, records_of, root_cause
+from beam_pipeline.takedown_records import read_records
+from beam_pipeline.verify_runs import read_runs
 from transforms.reading import Source
 
 BEAMS = """Traceback (most recent call last):
@@ -71,3 +73,12 @@ def test_run_ids_are_their_own_and_safe():
 )
 def test_progress_tells_videos_clips_failures_rate_and_time_left(arguments, expected):
     assert told(*arguments) == expected
+
+
+def test_a_record_that_is_nested_without_end_is_none(tmp_path):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "r1.json").write_text("[" * 100_000)
+    assert list(records_of(tmp_path)) == []
+    assert read_records(tmp_path) == {}
+    _, (breach,) = read_runs(tmp_path)
+    assert breach.startswith("runs/r1.json: it can't be read: RecursionError: ")

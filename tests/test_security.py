@@ -177,17 +177,29 @@ def test_a_film_whose_pictures_are_in_another_file_does_not_get_at_them(tmp_path
 
 LAUGHS = ", ".join(f"&{new} [{', '.join([f'*{old}'] * 9)}]" for old, new in zip("abcdefgh", "bcdefghi", strict=True))
 
+MERGED = ", ".join(
+    f"&{new} {{<<: [{', '.join([f'*{old}'] * 9)}]}}" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+PAIRED = ", ".join(
+    f"&{new} !!pairs [{', '.join([f'x: *{old}'] * 9)}]" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
 
 @pytest.mark.parametrize(
     ("text", "told"),
     [
         ("card:\n  title: [&a [x, x, x], " + LAUGHS + "]\n", f"it stands for more than {MAX_VALUES:,} values"),
+        ("card:\n  title: [&a {x: 1}, " + MERGED + "]\n", f"it stands for more than {MAX_VALUES:,} values"),
+        ("card:\n  title: [&a [x, x, x], " + PAIRED + "]\n", f"it stands for more than {MAX_VALUES:,} values"),
         ("teachers: &t [*t]\n", "or for itself"),
+        ("abstain_below: 1" + ":1" * 100_000 + "\n", "a number has more than 1,000 digits"),
+        ("card: {title: 2026-02-30}\n", "a value is not what it looks like or its tag says: day "),
+        ("card: {title: !!timestamp soon}\n", "a value is not what it looks like or its tag says"),
         ("teachers: " + "[" * 20_000, "it is nested too deeply"),
         ("teachers: !!python/object/apply:os.system ['true']\n", "could not determine a constructor for the tag"),
         ("#" * (MAX_CHARACTERS + 1), f"it has more than {MAX_CHARACTERS:,} characters"),
     ],
-    ids=["bomb", "itself", "deep", "object", "long"],
+    ids=["bomb", "merges", "pairs", "itself", "number", "day", "tag", "deep", "object", "long"],
 )
 def test_a_configuration_holds_plain_values_and_no_more_than_somebody_would_write(tmp_path, text, told):
     (tmp_path / "config.yaml").write_text(text)
@@ -252,6 +264,31 @@ def test_a_parquet_manifest_is_read_batch_by_batch_whatever_it_stands_for(tmp_pa
     assert len(next(rows).columns["uri"]) == len(str(tmp_path)) + 1 + 1004
     assert pa.total_allocated_bytes() - before < 100 << 20
     rows.close()
+
+
+def test_a_parquet_manifests_row_is_no_longer_than_somebody_would_write(tmp_path, monkeypatch):
+    """Kilobytes that stand for gigabytes: in each row of a batch, and in them all."""
+    path = tmp_path / "bomb.parquet"
+    title = pa.DictionaryArray.from_arrays(pa.array([0] * 1000, pa.int32()), pa.array(["x" * 4_000_000]))
+    pq.write_table(pa.table({"uri": [f"{at}.mp4" for at in range(1000)], "title": title}), path, compression="zstd")
+    assert path.stat().st_size < 10_000
+    before, rows = pa.total_allocated_bytes(), read_manifest(str(path))
+    assert len(next(rows).columns["title"]) == 4_000_000
+    assert pa.total_allocated_bytes() - before < 100 << 20
+    rows.close()
+    monkeypatch.setattr(manifests, "MAX_CHARACTERS", 10_000_000)
+    with pytest.raises(InputError, match="it stands for more than 10,000,000 characters; part it"):
+        list(read_manifest(str(path)))
+    monkeypatch.setattr(manifests, "MAX_METADATA_CHARACTERS", 3_999_999)
+    with pytest.raises(InputError, match="a field is longer than 3,999,999 characters"):
+        list(read_manifest(str(path)))
+
+
+def test_a_parquet_manifests_columns_are_texts(tmp_path):
+    for column in (pa.array([["abc"]]), pa.array([b"abc"], pa.binary(3)), pa.array([{"uri": "abc"}])):
+        pq.write_table(pa.table({"uri": column}), tmp_path / "a.parquet")
+        with pytest.raises(InputError, match=r"its column 'uri' holds .*, not texts"):
+            list(read_manifest(str(tmp_path / "a.parquet")))
 
 
 @pytest.mark.parametrize("name", ["long.jsonl", "long.csv"])

@@ -13,6 +13,7 @@ from typing import Any
 
 from transforms.clip_boxes import BrokenClip, read_clip
 from transforms.files import Directory, join, list_files, name_of, reading, remove
+from transforms.schemas import SAFE_ID
 from transforms.tables import scan_table
 
 MEDIA = "media"
@@ -28,7 +29,8 @@ def media_of(dataset_dir: Directory) -> str:
 
 def is_own_name(clip_id: str, clip_file: str) -> bool:
     """Whether a `clip_file` is what the file of this clip may be called, and no other file of the machine."""
-    return clip_file in [f"{MEDIA}/{clip_id}.{suffix}" for suffix in SUFFIXES]
+    # The id may be a stranger's, too.
+    return bool(SAFE_ID.fullmatch(clip_id)) and clip_file in [f"{MEDIA}/{clip_id}.{suffix}" for suffix in SUFFIXES]
 
 
 def path_of(dataset_dir: Directory, row: Mapping[str, Any]) -> str | None:

@@ -38,6 +38,8 @@ TTL_S = 60.0
 
 #: How long a lease lasts that was left to a job: until the job has ended, which the service knows.
 _OF_A_JOB_S = 10 * 365 * 86_400.0
+#: The year 9000: what clocks and calendars can show.
+_LATEST = 2.2e11
 
 
 class LeaseHeld(RuntimeError):
@@ -124,10 +126,23 @@ def _parse(content: bytes | None) -> LeaseRecord | None:
     if content is None:
         return None
     try:
-        return LeaseRecord(**json.loads(content))
-    except (ValueError, TypeError):
+        record = LeaseRecord(**json.loads(content))
+        _check(record)
+        return record
+    except (ValueError, TypeError, RecursionError):
         # Whole records are renamed into place: this is no writer's, and it stops nobody.
         return LeaseRecord("unknown", "unknown", "", 0, None, 0.0, 0.0, "")
+
+
+def _check(record: LeaseRecord) -> None:
+    """Raise ValueError or TypeError unless this is what a writer writes."""
+    texts = (record.owner, record.host, record.machine, record.token, record.job, record.pid_started or "")
+    if not all(isinstance(one, str) for one in texts) or type(record.pid) is not int:
+        raise TypeError("no writer's lease")
+    if not 0 <= record.pid < 1 << 31 or not all(0 <= one < _LATEST for one in (record.since, record.expires_at)):
+        raise ValueError("no writer's lease")
+    if record.job:
+        JobName.parse(record.job)
 
 
 def check_free(dataset_dir: Directory, held: LeaseRecord | None) -> None:

@@ -40,7 +40,8 @@ class _FilePlace:
 
     def read(self) -> tuple[bytes | None, str]:
         try:
-            content = (self._dir / LEASE).read_bytes()
+            with open(self._dir / LEASE, "rb") as file:
+                content = file.read(_MOST_BYTES + 1)
         except FileNotFoundError:
             return None, ""
         return content, content.decode("utf-8", "replace")
@@ -67,6 +68,8 @@ class _ObjectPlace:
 
     def read(self) -> tuple[bytes | None, str]:
         while (version := objects.stat(self._uri)) is not None:
+            if version.size_bytes > _MOST_BYTES:
+                return b"", version.generation  # No writer's.
             with contextlib.suppress(FileNotFoundError, objects.ObjectChanged):
                 return objects.read_bytes(self._uri, version.generation, _MOST_BYTES), version.generation
         return None, objects.ABSENT

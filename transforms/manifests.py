@@ -15,11 +15,13 @@ import dataclasses
 import json
 import os
 import posixpath
+import re
 import tempfile
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from transforms.objects import download, is_object, parts_of, stat
@@ -29,7 +31,12 @@ MANIFEST_SUFFIXES = frozenset([".jsonl", ".csv", ".parquet"])
 MANIFEST_COLUMNS = frozenset(["uri", "video_id", "title", "description", "subtitles", "language"])
 #: Nobody writes a longer description; what is larger is broken or hostile.
 MAX_METADATA_CHARACTERS = 4_000_000
+#: Of a Parquet manifest, whose size on the disk bounds nothing: ten million rows, as long as such rows are.
+MAX_CHARACTERS = 1 << 30
 _ROWS_AT_ONCE = 1000
+#: Of an object, in UTF-8; cloud.google.com/storage/docs/objects#naming.
+_MAX_NAME_BYTES = 1024
+_SHOWN = 200
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -74,7 +81,7 @@ def _located(manifest: str, number: int, row: dict[str, str]) -> ManifestRow:
         if name not in row:
             continue
         given = row[name]
-        why_not = _unreachable(given, from_bucket=is_object(manifest))
+        why_not = _unreachable(given, from_bucket=is_object(manifest)) or _nameless(folder, given)
         if why_not and name == "uri":
             return ManifestRow({"uri": given}, why_not, readable=False)
         if why_not:
@@ -100,6 +107,21 @@ def _unreachable(uri: str, from_bucket: bool) -> str | None:
         return f"cannot read {uri}: inputs are local files and objects in gs://"
     if from_bucket and (os.path.isabs(uri) or uri.startswith("file://")):
         return f"{uri} is a file of one machine; a manifest in a bucket names objects: gs://..., or relative to itself"
+    return None
+
+
+def _nameless(folder: str, given: str) -> str | None:
+    """Why there can be no file or object of this name, wherever; None where there can.
+
+    Cloud Storage would be asked for the bucket in place of `..`, and for what is too long give no answer that tells so.
+    """
+    try:
+        uri = locate(folder, given)
+    except ValueError as error:
+        return f"cannot read {given[:_SHOWN]}: {error}"
+    name = parts_of(uri)[1] if is_object(uri) else ""
+    if name in (".", "..") or re.search(r"[\r\n]", name) or len(name.encode()) > _MAX_NAME_BYTES:
+        return f"{uri[:_SHOWN]} is the name of no object; write gs://BUCKET/NAME"
     return None
 
 
@@ -143,13 +165,7 @@ def _rows(path: str, manifest: str) -> Iterator[dict[str, Any]]:
     try:
         kind = os.path.splitext(path)[1].lower()
         if kind == ".parquet":
-            with pq.ParquetFile(path) as table:
-                there = table.schema_arrow.names
-                if "uri" not in there:
-                    raise InputError(f"{manifest} has no column 'uri'; it has {', '.join(there)}")
-                # Batch by batch: a few kilobytes may stand for as many rows as they like.
-                for batch in table.iter_batches(_ROWS_AT_ONCE, columns=[n for n in there if n in MANIFEST_COLUMNS]):
-                    yield from batch.to_pylist()
+            yield from _parquet_rows(path, manifest)
         elif kind == ".csv":
             csv.field_size_limit(MAX_METADATA_CHARACTERS)
             with open(path, newline="", encoding="utf-8-sig") as lines:
@@ -165,10 +181,35 @@ def _rows(path: str, manifest: str) -> Iterator[dict[str, Any]]:
                         if not isinstance(row, dict):
                             raise InputError(f"{manifest}, line {number}: not an object with a uri")
                         yield row
-    except (OSError, ValueError, RecursionError, csv.Error) as error:
+    except (OSError, ValueError, LookupError, RecursionError, csv.Error, pa.ArrowException) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"cannot read the manifest {manifest}: {error}") from error
+
+
+def _parquet_rows(path: str, manifest: str) -> Iterator[dict[str, Any]]:
+    """The rows of a Parquet file, of which a few kilobytes may stand for as many and as long ones as they like."""
+    with pq.ParquetFile(path) as table:
+        there, told = table.schema_arrow, table.metadata
+    if "uri" not in there.names:
+        raise InputError(f"{manifest} has no column 'uri'; it has {', '.join(there.names)}")
+    wanted = [field for field in there if field.name in MANIFEST_COLUMNS]
+    for field in wanted:
+        if pa.types.is_nested(field.type) or pa.types.is_fixed_size_binary(field.type):
+            raise InputError(f"{manifest}: its column {field.name!r} holds {field.type}, not texts")
+    names = sorted({field.name for field in wanted})
+    # A text that many rows share is one text until a row is made of it.
+    with pq.ParquetFile(path, metadata=told, read_dictionary=names) as table:
+        left = MAX_CHARACTERS
+        for batch in table.iter_batches(_ROWS_AT_ONCE, columns=names):
+            for at in range(batch.num_rows):
+                row = {name: column[at].as_py() for name, column in zip(batch.schema.names, batch.columns, strict=True)}
+                sizes = [len(one) for one in row.values() if isinstance(one, str | bytes)]
+                if max(sizes, default=0) > MAX_METADATA_CHARACTERS:
+                    raise ValueError(f"a field is longer than {MAX_METADATA_CHARACTERS:,} characters")
+                if (left := left - sum(sizes)) < 0:
+                    raise ValueError(f"it stands for more than {MAX_CHARACTERS:,} characters; part it")
+                yield row
 
 
 def _bounded(lines: TextIO) -> Iterator[str]:

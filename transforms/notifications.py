@@ -119,7 +119,10 @@ def _time(value: str) -> datetime.datetime:
         raise ValueError(f"eventTime is {_shown(value)}, not a time") from error
     if time.tzinfo is None:
         raise ValueError(f"eventTime is {_shown(value)}, without a time zone")
-    return time.astimezone(datetime.UTC)
+    try:
+        return time.astimezone(datetime.UTC)
+    except OverflowError as error:  # on the first or the last day that there is
+        raise ValueError(f"eventTime is {_shown(value)}, not a time") from error
 
 
 def _shown(value: str) -> str:

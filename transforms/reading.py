@@ -36,6 +36,7 @@ __all__ = [
     "InputError",
     "ReadVideos",
     "Source",
+    "add_source",
     "find_sources",
     "local_source",
     "object_source",
@@ -88,12 +89,27 @@ def find_sources(inputs: Iterable[str], limit: int | None = None, allowed: Itera
             if limit is not None and len(sources) >= limit:
                 return Found(tuple(sources.values()), skipped)
             by_uri.add(found.uri)
-            if found.video_id in sources:
-                taken = sources[found.video_id].uri
-                problem = f"the video_id {found.video_id!r} is already taken by {taken}; give each video its own"
-                found = dataclasses.replace(found, video_id=video_id_of(found.uri), problem=problem)
-            sources[found.video_id] = found
+            add_source(sources, found)
     return Found(tuple(sources.values()), skipped)
+
+
+def add_source(sources: dict[str, Source], found: Source) -> None:
+    """Add a source under its id; where that is taken, one of the two gives way, with the problem told.
+
+    An id that is derived of a URI is that URI's: whoever chose it, having come first, is the one to give way.
+    """
+    taken = sources.get(found.video_id)
+    if taken is None:
+        sources[found.video_id] = found
+        return
+    if found.video_id == video_id_of(taken.uri) == video_id_of(found.uri):
+        # The same video; or somebody has looked for two names of one digest, and gets one of them.
+        _log.warning("%s is left out: %s has its id", found.uri, taken.uri, extra={"stage": "read", "uri": found.uri})
+        return
+    first, second = (found, taken) if found.video_id == video_id_of(found.uri) else (taken, found)
+    sources[first.video_id] = first
+    problem = f"the video_id {first.video_id!r} is already taken by {first.uri}; give each video its own"
+    add_source(sources, dataclasses.replace(second, video_id=video_id_of(second.uri), problem=problem))
 
 
 def read_video(source: Source) -> Video:

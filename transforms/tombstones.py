@@ -75,7 +75,7 @@ def _records(dataset_dir: Directory) -> Iterator[Mapping[str, Any]]:
         try:
             record = json.loads(read(path))
             Tombstone.parse(record)
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise TombstoneError(
                 f"the takedown {path} can't be read ({type(error).__name__}: {error}); "
                 "mend it, or delete it to let its videos in again"
