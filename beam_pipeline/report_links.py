@@ -116,6 +116,8 @@ def _by_iam(credentials: Any, request: Any) -> Any:
         raise LinkError(f"a person's credentials sign no links, a service account's do; run: {told}")
     credentials.refresh(request)  # Before that it calls itself `default`.
     account = credentials.service_account_email
+    if not account:  # An identity of another provider that stands for no service account.
+        raise LinkError("these credentials are no service account's, which alone sign links; impersonate one")
 
     class Signing(kinds.AnonymousCredentials, kinds.Signing):
         """Signs by IAM's signBlob."""

@@ -59,6 +59,6 @@ def read_secret(name: str, client: Any = None, deadline_s: float = DEADLINE_S) -
         key = bytes(answer.payload.data).decode("ascii").strip()
     except UnicodeDecodeError:
         key = ""
-    if not key:
+    if not re.fullmatch(r"[!-~]+", key):
         raise EndpointError(f"{name} holds no key but a text with blanks or odd characters, or nothing")
     return key

@@ -143,7 +143,7 @@ def test_a_service_that_says_nothing_is_given_up_at_the_deadline(secrets):
         read_secret(NAME, secrets.client, deadline_s=0.5)
 
 
-@pytest.mark.parametrize("content", [b"", b" \n", b"\xff\xfe"])
+@pytest.mark.parametrize("content", [b"", b" \n", b"\xff\xfe", b"two words", b"a\nb"])
 def test_a_secret_that_is_no_key_is_refused_without_being_shown(secrets, content):
     secrets.content = content
     with pytest.raises(EndpointError, match=r"versions/latest holds no key but a text with blanks or odd characters"):
