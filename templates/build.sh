@@ -2,6 +2,8 @@
 # Build both images and upload both templates, with Cloud Build:
 #   templates/build.sh --project P --region R --repository REPO --bucket gs://B [--models DIR_OR_GS] [--dry-run]
 set -euo pipefail
+# shellcheck source=templates/options.sh
+source "$(dirname "${BASH_SOURCE[0]}")/options.sh"
 
 usage() {
     cat <<'TEXT'
@@ -21,35 +23,16 @@ usage: build.sh --project P --region R --repository REPO --bucket gs://B [option
 TEXT
 }
 
-fail() {
-    echo "build.sh: $1" >&2
-    exit 2
-}
-
-run() {
-    printf '+'
-    printf ' %q' "$@"
-    printf '\n'
-    [[ -n $dry_run ]] || "$@"
-}
-
 project='' region='' repository='' bucket='' models='' tag='' service_account='' dry_run=''
 extras=local,gcp,endpoint,hygiene,ocr,transnet python=3.11 audit=report
+flag='' value='' taken=0
 while (($#)); do
     case $1 in
         --help | -h) usage && exit 0 ;;
         --dry-run) dry_run=yes && shift && continue ;;
     esac
-    [[ $1 == --* ]] || fail "what is '$1'? see --help"
-    flag=${1%%=*}
-    if [[ $1 == *=* ]]; then
-        value=${1#*=}
-        shift
-    else
-        (($# >= 2)) || fail "$flag wants a value"
-        value=$2
-        shift 2
-    fi
+    read_option "$@"
+    shift "$taken"
     case $flag in
         --project) project=$value ;;
         --region) region=$value ;;

@@ -3,6 +3,8 @@
 #   templates/project.sh --project P --region R --uploads gs://U --dataset gs://D --bucket gs://B [--dry-run]
 # What is there already is left as it is, so it can be run again.
 set -euo pipefail
+# shellcheck source=templates/options.sh
+source "$(dirname "${BASH_SOURCE[0]}")/options.sh"
 
 usage() {
     cat <<'TEXT'
@@ -25,19 +27,6 @@ usage: project.sh --project P --region R --uploads gs://U --dataset gs://D --buc
 TEXT
 }
 
-fail() {
-    echo "project.sh: $1" >&2
-    exit 2
-}
-
-# Run a command and show it; with --dry-run show it.
-run() {
-    printf '+'
-    printf ' %q' "$@"
-    printf '\n'
-    [[ -n $dry_run ]] || "$@"
-}
-
 # Ask whether something is there; with --dry-run nothing is.
 there() {
     [[ -z $dry_run ]] && "$@" >/dev/null 2>&1
@@ -45,6 +34,7 @@ there() {
 
 project='' region='' uploads='' dataset='' bucket='' launcher='' dead_letter='' no_watch='' dry_run=''
 repository=reelscribe name=reelscribe network=default subnetwork=default accelerator=nvidia-l4
+flag='' value='' taken=0
 while (($#)); do
     case $1 in
         --help | -h) usage && exit 0 ;;
@@ -52,16 +42,8 @@ while (($#)); do
         --dead-letter) dead_letter=yes && shift && continue ;;
         --no-watch) no_watch=yes && shift && continue ;;
     esac
-    [[ $1 == --* ]] || fail "what is '$1'? see --help"
-    flag=${1%%=*}
-    if [[ $1 == *=* ]]; then
-        value=${1#*=}
-        shift
-    else
-        (($# >= 2)) || fail "$flag wants a value"
-        value=$2
-        shift 2
-    fi
+    read_option "$@"
+    shift "$taken"
     case $flag in
         --project) project=$value ;;
         --region) region=$value ;;

@@ -18,7 +18,7 @@ from beam_pipeline.config import load_config
 ROOT = pathlib.Path(__file__).parents[1]
 TEMPLATES = ROOT / "templates"
 DOCKERFILES = ("launcher.Dockerfile", "worker.Dockerfile")
-SCRIPTS = ("audit.sh", "build.sh", "check_images.sh", "install.sh", "project.sh")
+SCRIPTS = ("audit.sh", "build.sh", "check_images.sh", "install.sh", "options.sh", "project.sh")
 
 
 def _instructions(name: str) -> list[tuple[str, str]]:

@@ -16,8 +16,17 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 TEMPLATES = ROOT / "templates"
 PROJECT = ("--project", "proj-test", "--region", "us-central1", "--uploads", "gs://ups", "--dataset", "gs://sets")
-PROJECT += ("--bucket", "gs://work")
-BUILD = ("--project", "proj-test", "--region", "us-central1", "--repository", "reelscribe", "--bucket", "gs://work")
+PROJECT += ("--bucket", "gs://workspace")
+BUILD = (
+    "--project",
+    "proj-test",
+    "--region",
+    "us-central1",
+    "--repository",
+    "reelscribe",
+    "--bucket",
+    "gs://workspace",
+)
 
 #: Stands where gcloud is: notes what it is asked, and says that what is described exists or does not.
 NOTES = """#!{python} -IS
@@ -89,7 +98,7 @@ def test_a_new_project_gets_all_that_a_job_needs(noted):
         "pubsub topics create reelscribe-uploads",
         "storage buckets create gs://sets",
         "storage buckets create gs://ups",
-        "storage buckets create gs://work",
+        "storage buckets create gs://workspace",
         "storage buckets notifications create gs://ups",
     ]
     assert ran.stderr == (
@@ -111,16 +120,16 @@ def test_rights_are_the_least_that_do(noted):
         ("reelscribe-worker", "roles/dataflow.viewer", "proj-test"),
         ("reelscribe-worker", "roles/storage.objectViewer", "gs://ups"),
         ("reelscribe-worker", "roles/storage.objectUser", "gs://sets"),
-        ("reelscribe-worker", "roles/storage.objectUser", "gs://work"),
+        ("reelscribe-worker", "roles/storage.objectUser", "gs://workspace"),
         ("reelscribe-worker", "roles/artifactregistry.reader", "reelscribe"),
         ("reelscribe-worker", "roles/pubsub.subscriber", "reelscribe-uploads"),
         ("reelscribe-worker", "roles/pubsub.viewer", "reelscribe-uploads"),
         ("reelscribe-build", "roles/logging.logWriter", "proj-test"),
-        ("reelscribe-build", "roles/storage.objectUser", "gs://work"),
+        ("reelscribe-build", "roles/storage.objectUser", "gs://workspace"),
         ("reelscribe-build", "roles/artifactregistry.writer", "reelscribe"),
         ("ada@example.org", "roles/dataflow.developer", "proj-test"),
         ("ada@example.org", "roles/compute.viewer", "proj-test"),
-        ("ada@example.org", "roles/storage.objectUser", "gs://work"),
+        ("ada@example.org", "roles/storage.objectUser", "gs://workspace"),
         ("ada@example.org", "roles/iam.serviceAccountUser", "reelscribe-worker@proj-test.iam.gserviceaccount.com"),
     }
 
@@ -189,7 +198,7 @@ def test_a_build_uploads_the_sources_and_names_the_images(noted, tmp_path):
     (tmp_path / "weights").mkdir()
     ran, (upload, build) = noted("build.sh", *BUILD, "--models", "weights", "--tag", "t1", "--audit=strict")
     assert ran.returncode == 0, ran.stderr
-    assert upload == ["storage", "rsync", "weights", "gs://work/models", "--recursive", "--project=proj-test"]
+    assert upload == ["storage", "rsync", "weights", "gs://workspace/models", "--recursive", "--project=proj-test"]
     assert build[:3] == ["builds", "submit", str(ROOT)]
     flags = dict(word[2:].split("=", 1) for word in build[3:])
     assert flags["config"] == str(TEMPLATES / "cloudbuild.yaml")
@@ -200,13 +209,13 @@ def test_a_build_uploads_the_sources_and_names_the_images(noted, tmp_path):
     assert filled == {
         "_IMAGES": "us-central1-docker.pkg.dev/proj-test/reelscribe",
         "_TAG": "t1",
-        "_BUCKET": "gs://work",
-        "_MODELS": "gs://work/models",
+        "_BUCKET": "gs://workspace",
+        "_MODELS": "gs://workspace/models",
         "_EXTRAS": "local,gcp,endpoint,hygiene,ocr,transnet",
         "_PYTHON": "3.11",
         "_AUDIT": "strict",
     }
-    assert ran.stdout.endswith("this build's own, for going back: gs://work/templates/t1/\n")
+    assert ran.stdout.endswith("this build's own, for going back: gs://workspace/templates/t1/\n")
 
 
 def test_gcloud_knows_every_command_and_flag_of_scripts_and_docs(noted, tmp_path):
@@ -242,7 +251,13 @@ def test_gcloud_knows_every_command_and_flag_of_scripts_and_docs(noted, tmp_path
 
 def _of_docs(text: str) -> list[str]:
     """The gcloud commands of indented blocks, with their continued lines, and values for their variables."""
-    values = {"P": "proj-test", "R": "us-central1", "UPLOADS": "gs://ups", "DATASET": "gs://sets", "WORK": "gs://work"}
+    values = {
+        "P": "proj-test",
+        "R": "us-central1",
+        "UPLOADS": "gs://ups",
+        "DATASET": "gs://sets",
+        "WORK": "gs://workspace",
+    }
     plain = re.sub(r"\$([A-Z]+)", lambda named: values.get(named[1], "value"), re.sub(r" \\\n\s+", " ", text))
     return re.findall(r"^    (gcloud .+)$", plain, re.MULTILINE)
 
