@@ -31,7 +31,7 @@ from model_handlers.endpoint_answers import (
     retry_after,
     unsupported_field,
 )
-from model_handlers.endpoint_keys import read_secret
+from model_handlers.endpoint_keys import is_key, read_secret
 
 FIRST_DELAY_S, MAX_DELAY_S = 1.0, 60.0
 CONNECT_S = 10.0
@@ -302,7 +302,7 @@ class Endpoint:
         headers = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
         in_environment = os.environ.get(self._terms.key_env, "").strip() if self._terms.key_env else ""
         if key := self._secret or in_environment:
-            if not (key.isascii() and key.isprintable()) or " " in key:
+            if not is_key(key):
                 raise EndpointError(f"{self._terms.key_name} holds no key but a text with blanks or odd characters")
             headers["Authorization"] = f"Bearer {key}"
         return headers

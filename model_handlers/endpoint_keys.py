@@ -24,6 +24,11 @@ def check_secret(name: Any) -> None:
         raise ValueError("key_secret must be projects/PROJECT/secrets/NAME/versions/VERSION, never the key itself")
 
 
+def is_key(text: str) -> bool:
+    """Whether a text can be a key: something, and nothing that a header cannot hold or a slip of the hand left."""
+    return bool(re.fullmatch(r"[!-~]+", text))
+
+
 def read_secret(name: str, client: Any = None, deadline_s: float = DEADLINE_S) -> str:
     """Read a version of a secret from Secret Manager.
 
@@ -59,6 +64,6 @@ def read_secret(name: str, client: Any = None, deadline_s: float = DEADLINE_S) -
         key = bytes(answer.payload.data).decode("ascii").strip()
     except UnicodeDecodeError:
         key = ""
-    if not re.fullmatch(r"[!-~]+", key):
+    if not is_key(key):
         raise EndpointError(f"{name} holds no key but a text with blanks or odd characters, or nothing")
     return key
