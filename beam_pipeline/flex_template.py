@@ -19,11 +19,11 @@ from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOpt
 from beam_pipeline.config import Config
 from beam_pipeline.finishing import FinishRun
 from beam_pipeline.job import JobOptions, is_dataflow, pipeline_options
-from beam_pipeline.job_arguments import POLL_S, changes_of
-from beam_pipeline.job_commands import shaped
+from beam_pipeline.job_arguments import changes_of
+from beam_pipeline.job_commands import job_options, shaped, uploads_of
 from beam_pipeline.pipeline import CurateVideos
 from beam_pipeline.runs import RunRecord, new_run_id, root_cause
-from beam_pipeline.streaming import CurateUploads, Uploads, streaming_options
+from beam_pipeline.streaming import CurateUploads, streaming_options
 from beam_pipeline.template_parameters import ABSENT, COMMANDS, FORMS, arguments, parameters_of, parser_of
 from beam_pipeline.usage import UsageError, beam_parser, complain, dataset_folder, load_config_of
 from transforms.allowed import named_by
@@ -107,14 +107,9 @@ def launch(args: argparse.Namespace, flags: Sequence[str]) -> str:
     """
     config = load_config_of(args, changes_of(args))
     output = dataset_folder(args.output)
-    flags = tuple(shaped(flags, config, args.command))
-    options = JobOptions(
-        limit=getattr(args, "limit", None),
-        keep_reels=args.reels == "keep",
-        beam_flags=flags,
-        allow_buckets=tuple(args.allow_bucket or ()),
-    )
-    inputs = (args.subscription,) if getattr(args, "subscription", None) else tuple(args.input)
+    args.beam_flags = shaped(flags, config, args.command)
+    options = job_options(args)
+    inputs = uploads_of(args).inputs if args.command == "watch" else tuple(args.input)
     if args.command == "curate":
         check_inputs(inputs)
     elif args.subscription:
@@ -150,7 +145,7 @@ def build(
     """Add the recipe to a pipeline, with what goes before it and after it where nobody waits for its end."""
     finish = FinishRun(config, output, run_id, options)
     if args.command == "watch":
-        uploads = Uploads(args.subscription, tuple(args.input or ()), args.poll or POLL_S, options.allow_buckets)
+        uploads = uploads_of(args)
         uploads.check(str(pipeline.options.view_as(StandardOptions).runner))
         committed = pipeline | "Stream" >> CurateUploads(uploads, config, output, run_id, args.commit_within)
         _ = (committed,) | "Finish" >> finish

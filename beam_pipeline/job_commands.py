@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from beam_pipeline.config import Config
     from beam_pipeline.job import JobOptions, Summary
     from beam_pipeline.redriving import Redriven
+    from beam_pipeline.streaming import Uploads
 
 Command = Callable[..., argparse.ArgumentParser]
 
@@ -156,13 +157,21 @@ def _watch(args: argparse.Namespace, commands: dict[str, argparse.ArgumentParser
 
 def _stream(args: argparse.Namespace, config: Config, options: JobOptions, stop: threading.Event) -> Summary:
     """Watch as one pipeline, on a runner that can stream."""
-    from beam_pipeline.streaming import Uploads, stream
+    from beam_pipeline.streaming import stream
 
-    uploads = Uploads(args.subscription, tuple(args.input or ()), args.poll or POLL_S, options.allow_buckets)
+    uploads = uploads_of(args)
     _stop_politely(stop)
     return stream(
         uploads, args.output, config, options, stop, commit_within_s=args.commit_within, idle_exit_s=args.idle_exit
     )
+
+
+def uploads_of(args: argparse.Namespace) -> Uploads:
+    """What a `watch` on a runner that can stream is told of."""
+    from beam_pipeline.streaming import Uploads
+
+    patterns, allowed = tuple(args.input or ()), tuple(args.allow_bucket or ())
+    return Uploads(args.subscription, patterns, args.poll or POLL_S, allowed)
 
 
 def _stop_politely(stop: threading.Event) -> None:
@@ -185,7 +194,7 @@ def _prepared(
     args: argparse.Namespace, commands: dict[str, argparse.ArgumentParser], config: Config | None = None
 ) -> tuple[Config, JobOptions]:
     """Check what was asked for before any work."""
-    from beam_pipeline.job import JobOptions, is_embedded, pipeline_options
+    from beam_pipeline.job import is_embedded, pipeline_options
     from transforms.detection import check_installed
 
     check_beam_flags(args.beam_flags, args.command, flags_of(commands[args.command]))
@@ -194,13 +203,7 @@ def _prepared(
         config = load_config_of(args, changes_of(args))
     args.output = dataset_folder(args.output)
     args.beam_flags = shaped(args.beam_flags, config, args.command)
-    options = JobOptions(
-        chunk_videos=getattr(args, "chunk_videos", JobOptions.chunk_videos),
-        limit=getattr(args, "limit", None),
-        keep_reels=getattr(args, "reels", "keep") == "keep",
-        beam_flags=tuple(args.beam_flags),
-        allow_buckets=tuple(args.allow_bucket or ()),
-    )
+    options = job_options(args)
     if is_embedded(options):
         check_installed(config.splitting)
     # A scheduler's polite stop is an interrupt like any other.
@@ -234,6 +237,19 @@ def needed_flags(flags: Sequence[str], config: Config, command: str) -> tuple[st
     for remark in remarks(config, flags):
         complain(remark, 0)
     return needed
+
+
+def job_options(args: argparse.Namespace) -> JobOptions:
+    """How a job is to run, as its command was told; `beam_flags` are the whole of Beam's."""
+    from beam_pipeline.job import JobOptions
+
+    return JobOptions(
+        chunk_videos=getattr(args, "chunk_videos", JobOptions.chunk_videos),
+        limit=getattr(args, "limit", None),
+        keep_reels=getattr(args, "reels", "keep") == "keep",
+        beam_flags=tuple(args.beam_flags),
+        allow_buckets=tuple(args.allow_bucket or ()),
+    )
 
 
 class _Outcome:
