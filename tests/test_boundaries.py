@@ -5,7 +5,7 @@ import io
 import av
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -59,6 +59,7 @@ def test_slices_at_29_97_are_149_frames():
     st.sampled_from([12.5, 24000 / 1001, 25.0, 30000 / 1001, 60.0]),
     st.sampled_from([(15, False), (123, True)]),
 )
+@example(210, [], 30000 / 1001, (15, False))
 def test_shots_slices_boundary_frames_and_reel_are_as_if_all_were_known_beforehand(frames, cuts, fps, delay):
     cuts = sorted(cut for cut in cuts if cut < frames)
     pieces = run(frames, cuts, fps, late=delay[0], counted=delay[1])

@@ -10,6 +10,7 @@ from deltalake import DeltaTable
 from beam_pipeline.verify import audit
 from transforms.committing import Committer, finalise
 from transforms.lease import WriterLease
+from transforms.parquet_files import scan_files
 from transforms.schemas import ADDED, STATISTICS, VideoRows, earlier_schemas
 from transforms.tables import (
     CLIPS,
@@ -305,3 +306,21 @@ def test_rows_that_do_not_add_up_are_refused():
         type(rows)("a", rows.video, rows.clips, rows.rejected, (failure_row("b", "r1", "split"),)).check()
     with pytest.raises(RowError, match="a failed video has no clips, this has 2"):
         type(rows)("a", {**rows.video, "status": "failed"}, rows.clips, rows.rejected, rows.failures).check()
+
+
+@pytest.mark.parametrize(
+    ("columns", "found"),
+    [
+        (["video_id", "title"], [{"video_id": "a", "title": None}, {"video_id": "b", "title": None}]),
+        (["title"], [{"title": None}, {"title": None}]),
+        (None, [{"video_id": one, "title": None, "n_clips": count} for one, count in (("a", 1), ("b", 2))]),
+    ],
+)
+def test_a_file_of_an_older_version_has_nulls_in_columns_that_came_later(tmp_path, columns, found):
+    schema = pa.schema([("video_id", pa.string()), ("title", pa.string()), ("n_clips", pa.int64())])
+    pq.write_table(
+        pa.table({"n_clips": pa.array([1, 2], pa.int32()), "video_id": ["a", "b"]}), tmp_path / "old.parquet"
+    )
+    batches = list(scan_files([str(tmp_path / "old.parquet")], schema, columns))
+    assert [row for batch in batches for row in batch.to_pylist()] == found
+    assert batches[0].schema == pa.schema([schema.field(name) for name in columns or schema.names])

@@ -127,7 +127,10 @@ class ShotWindow:
     def _slice_end(self, until: int, until_s: float) -> int | None:
         """Where the next slice of a shot that reaches `until` ends; None if it is short enough."""
         first_s, slack_s = self._times[0], _JITTER / self._fps
-        if until_s - first_s <= self._config.max_shot_s + slack_s:
+        # A steady rate is counted: seven seconds and a fifth of a frame are too long, rounded time stamps are not.
+        frames = (until_s - first_s) * self._fps
+        counted = round(frames) if abs(round(frames) - frames) <= _JITTER else frames
+        if counted / self._fps <= self._config.max_shot_s + 1e-9:
             return None
         at = self._start + max(1, bisect.bisect_left(self._times, first_s + self._slice_s - slack_s))
         return at if at < until else None

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pa_dataset
+import pyarrow.parquet as pq
 from deltalake import DeltaTable, WriterProperties
 
 from transforms.files import Directory, check_folder, name_of, reading
@@ -68,23 +68,32 @@ def writer_properties() -> WriterProperties:
 def scan_files(files: Sequence[str], schema: pa.Schema, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
     """Read Parquet files batch by batch in bounded memory, in the order given.
 
-    Not `DeltaTable.to_pyarrow_table`, which can abort the interpreter at exit.
+    Columns that a file lacks, as one of an older version does, are null. Not by Arrow's dataset scanner: its threads
+    outlive the last batch, and where one of them lets go of the file while Python ends, the interpreter aborts (on a
+    busy machine one run in ten).
     """
+    wanted = pa.schema([schema.field(name) for name in columns or schema.names])
     # Embeddings and captions take kilobytes a row, the other columns next to nothing.
     heavy = not columns or {"embedding", "captions", "detail"} & set(columns)
     for uri in files:
         with reading(uri) as file:
-            yield from (
-                pa_dataset.ParquetFileFormat()
-                .make_fragment(file)
-                .to_batches(
-                    schema=schema,
-                    columns=list(columns) if columns else None,
-                    batch_size=4096 if heavy else 65536,
-                    batch_readahead=1,
-                    fragment_readahead=1,
-                )
-            )
+            parquet = pq.ParquetFile(file, pre_buffer=False)
+            # One of them at least, or a batch would not know how many rows it has.
+            there = parquet.schema_arrow.names
+            present = [name for name in wanted.names if name in there] or there[:1]
+            size = 4096 if heavy else 65536
+            for batch in parquet.iter_batches(size, columns=present, use_threads=False):
+                yield _shaped(batch, wanted)
+
+
+def _shaped(batch: pa.RecordBatch, wanted: pa.Schema) -> pa.RecordBatch:
+    """The batch with these columns in this order."""
+    found = set(batch.schema.names)
+    columns = [
+        batch.column(field.name).cast(field.type) if field.name in found else pa.nulls(len(batch), field.type)
+        for field in wanted
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=wanted)
 
 
 def pair_keys(rows: pa.Table | pa.RecordBatch) -> pa.Array:
