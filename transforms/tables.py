@@ -79,7 +79,7 @@ class NoDataset(ValueError):
 
 
 #: What a dataset's directory holds besides the card: nobody else's files may stand under these names.
-FOLDERS = (*TABLES, "reels", "runs", "media")
+FOLDERS = (*TABLES, "annotations", "reels", "runs", "media")
 
 
 class OutputError(ValueError):
