@@ -142,17 +142,6 @@ def scores_of(counts: Counts) -> dict[str, float | None]:
     return {"precision": rounded(counts.precision), "recall": rounded(counts.recall), "f1": rounded(counts.f1)}
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines with aligned columns, the first to the left."""
-    widths = [max(len(row[at]) for row in [header, *rows]) for at in range(len(header))]
-    widths[0] = max(widths[0], 40)
-    aligned = (
-        [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        for row in [header, *rows]
-    )
-    return ["  ".join(cells).rstrip() for cells in aligned]
-
-
 def mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 import base64
 import dataclasses
 import hashlib
+import itertools
+import math
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -35,11 +37,14 @@ DRAWING_STYLE = """
 .scatter .grid { stroke: #e3e3de; } .scatter .axis { stroke: #62645f; }
 .scatter .leader { stroke: #b9bbb4; }
 .scatter .path { fill: none; stroke: #9dbfba; stroke-width: 2; }
+.scatter .path.own { stroke: #1f6f66; } .scatter .path.detector { stroke: #3b6fb5; }
+.scatter .path.subtitles { stroke: #a8362b; } .scatter .path.step { stroke: #9dbfba; }
 .scatter .limit { stroke: #8a5a00; stroke-dasharray: 4 4; }
 .scatter .mark { stroke: #ffffff; stroke-width: 1.5; fill: #62645f; }
 .scatter .own { fill: #1f6f66; } .scatter .detector { fill: #3b6fb5; } .scatter .subtitles { fill: #a8362b; }
 .scatter .published { fill: #ffffff; stroke: #62645f; stroke-width: 2; }
 .scatter .step { fill: #9dbfba; } .scatter .chosen { fill: #1f6f66; } .scatter .suggested { fill: #d98a00; }
+.scatter polyline.path { fill: none; }
 """
 
 PAGE_STYLE = """
@@ -48,7 +53,7 @@ body { margin: 0 auto; max-width: 60rem; padding: 2rem; color: #1d1e1c; backgrou
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif;
   font-variant-numeric: tabular-nums; }
 h1 { font-size: 1.7rem; line-height: 1.2; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
-.scroll { overflow-x: auto; background: #fff; border: 1px solid #e3e3de; border-radius: 10px; }
+.scroll { overflow-x: auto; margin-bottom: 1rem; background: #fff; border: 1px solid #e3e3de; border-radius: 10px; }
 table { border-collapse: collapse; width: 100%; font-size: .89rem; }
 th, td { text-align: right; padding: .5rem .75rem; border-top: 1px solid #e3e3de; vertical-align: top; }
 thead th { border-top: 0; color: #62645f; font-weight: 500; } tbody th { font-weight: 500; }
@@ -121,13 +126,18 @@ def scatter(
         told = f"{legible(point.label, 80)}: {short(point.x)}, {short(point.y)}"
         radius = 4 if point.kind == "step" else 6
         parts += [Markup(mark).format(point.kind, x_at(point.x), y_at(point.y), radius, told)]
-    parts += _labels([(x_at(point.x), y_at(point.y), legible(point.label, 60)) for point in points if point.label])
+    wanted = [(x_at(point.x), y_at(point.y), legible(point.label, 60)) for point in points if point.label]
+    parts += _labels(wanted, [(x_at(x), y_at(y)) for x, y in path])
     return Markup("").join([*parts, Markup("</svg>")])
 
 
-def _labels(wanted: Sequence[tuple[float, float, str]]) -> Iterator[Markup]:
-    """Labels beside their points, as near as they can stand without covering a mark or another label."""
+def _labels(wanted: Sequence[tuple[float, float, str]], path: Sequence[tuple[float, float]]) -> Iterator[Markup]:
+    """Labels beside their points, as near as they can stand without covering a mark, the line or another label."""
     taken = [_Box(x - 7, x + 7, y - 7, y + 7) for x, y, _ in wanted]
+    for (x, y), (to_x, to_y) in itertools.pairwise(path):
+        steps = 1 + int(math.hypot(to_x - x, to_y - y) / 4)
+        along = ((x + (to_x - x) * at / steps, y + (to_y - y) * at / steps) for at in range(steps + 1))
+        taken += [_Box(at_x - 2, at_x + 2, at_y - 2, at_y + 2) for at_x, at_y in along]
     for x, y, label in sorted(wanted, key=lambda one: (one[1], one[0])):
         places = list(_places(x, y, LETTER_PX * len(label)))
         free = (place for place in places if not any(place.meets(other) for other in taken))
@@ -189,6 +199,11 @@ def html_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Markup:
 
 def html_list(lines: Iterable[str]) -> Markup:
     return Markup("<ul>{}</ul>").format(Markup("").join(Markup("<li>{}</li>").format(legible(line)) for line in lines))
+
+
+def shortened(name: str, most: int) -> str:
+    """A name's beginning and end: of a version, the selector and the number."""
+    return name if len(name) <= most else f"{name[: most // 2 - 1]}…{name[-(most // 2) :]}"
 
 
 def heading(text: str) -> Markup:

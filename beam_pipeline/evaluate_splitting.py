@@ -25,9 +25,9 @@ from beam_pipeline.evaluate_measures import (
     length_cells,
     measure,
     pooled,
-    table,
     told,
 )
+from beam_pipeline.evaluate_tables import table
 from beam_pipeline.evaluate_videos import (
     SUBTITLES,
     Setting,

@@ -19,8 +19,9 @@ from synthetic import make_video
 from beam_pipeline import evaluate_plots as plots
 from beam_pipeline.cli import main
 from beam_pipeline.config import load_config
-from beam_pipeline.evaluate_measures import Measured, covered_s, measure, pooled, table
+from beam_pipeline.evaluate_measures import Measured, covered_s, measure, pooled
 from beam_pipeline.evaluate_splitting import Evaluation
+from beam_pipeline.evaluate_tables import table
 from beam_pipeline.evaluate_videos import (
     Cutting,
     Embedder,
