@@ -16,12 +16,14 @@ from typing import Any, Self
 
 from apache_beam.ml.inference.base import ModelHandler
 
-from model_handlers import embedders, hub, selection, sentences, teachers, vision
+from model_handlers import embedders, hub, lite_projection, selection, sentences, teachers, vision
 from model_handlers.base import ElementwiseHandler
 from model_handlers.measures.measurer import Measurer
 from model_handlers.measures.view import Measure
 from model_handlers.nearest import nearest
 from model_handlers.settings import Inputs, Settings
+from model_handlers.trained import Trained, read_trained
+from model_handlers.weights import WeightsError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +68,9 @@ class Entry:
       gated: the hub asks for an account that has agreed to the licence.
       parameters_b: billions of parameters. download_gb: what the hub would send.
       stands_for: the paper's model whose part it plays.
+      like: the catalogue's name of what it was changed from, where it has another name now.
+      made_by: the command that makes its weights, of an entry that has none of its own.
+      trained: what `reelscribe train selector` wrote beside the weights, of a selector whose weights it wrote.
     """
 
     name: str
@@ -85,10 +90,18 @@ class Entry:
     parameters_b: float = 0.0
     download_gb: float = 0.0
     stands_for: str = ""
+    like: str = ""
+    made_by: str = ""
+    trained: Trained | None = None
 
     def build(self) -> ModelHandler:
         """Its handler, with nothing loaded yet."""
         return self.factory(self.name, self.settings) if self.settings else self.factory()
+
+    @property
+    def listed_name(self) -> str:
+        """Its name in the catalogue, whatever a configuration calls it."""
+        return self.like or self.name
 
     @property
     def memory_gb(self) -> float:
@@ -116,6 +129,7 @@ class Entry:
         return dataclasses.replace(
             self,
             name=name or self.name,
+            like=self.like or (self.name if name not in ("", self.name) else ""),
             model=settings.weights,
             revision=settings.version(),
             settings=settings,
@@ -123,6 +137,25 @@ class Entry:
             needs_text="V" not in settings.inputs.split("-"),
             prompt_id=settings.prompt_id(),
         )
+
+    def with_training(self, base: str) -> Self:
+        """This selector with the threshold and the record of its training, where its weights come from one.
+
+        Args:
+          base: the catalogue's name of what it is a version of.
+
+        Raises:
+          WeightsError: the record can't be used, or is of another selector.
+        """
+        if self.settings is None:
+            return self
+        trained = read_trained(self.settings.weights)
+        if trained is None:
+            return self
+        if trained.selector != base:
+            right = f"write {{name: {trained.selector}, weights: {self.settings.weights}}}"
+            raise WeightsError(f"{self.settings.weights} holds a trained {trained.selector}, not {base}; {right}")
+        return dataclasses.replace(self, trained=trained, abstain_below=trained.abstain_below)
 
 
 def look_up(kind: str, entries: Mapping[str, Entry], name: str) -> Entry:
@@ -261,6 +294,18 @@ SELECTORS: dict[str, Entry] = {
         # One Flickr8k picture in ten lies below, and their best captions are half as near to what people wrote (.15
         # against .30); see docs/lite.md.
         abstain_below=0.75,
+    ),
+    "lite-projection": Entry(
+        name="lite-projection",
+        # Of what it starts from; a profile names what it became.
+        model=_BOTH,
+        revision=_BOTH_REVISION,
+        licence=_BOTH_LICENCE,
+        summary="ConSE with residuals learned from people's choices; `reelscribe train selector` makes its weights",
+        factory=lite_projection.LiteProjectionSelector,
+        prompt_id=Settings().prompt_id(),
+        settings=Settings(),
+        made_by="reelscribe train selector DATASET --output models/selector",
     ),
 }
 

@@ -10,11 +10,13 @@ squeezes.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-import math
 import threading
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
 
 from model_handlers.devices import Device
 from model_handlers.frames import clip_frames
@@ -23,6 +25,7 @@ from model_handlers.pretrained import load_model, load_part
 from model_handlers.resident import Raw, ResidentHandler
 from model_handlers.settings import Settings
 from model_handlers.tower_embedder import joined, pooled
+from model_handlers.trained import Calibrated, as_trained, sigmoid
 from model_handlers.weights import WeightsError
 from transforms.records import CaptionedClip, Clip
 
@@ -93,15 +96,40 @@ class LowerCaseReader(Reader):
         return text.lower()
 
 
-class CaptionNetwork:
+class CaptionNetwork(Calibrated):
     """What all selectors of this kind share: a subclass sees clips, and says how captions fit to them.
 
     A fit is whatever number the model itself compares by; those of a caption's pieces are combined before they become
-    a score, so that a wrong sentence counts in full also where the score is a probability that saturates.
+    a score, so that a wrong sentence counts in full also where the score is a probability that saturates. Those of a
+    trained version are calibrated last.
     """
+
+    _model: Any
+    _frames: int
 
     def __init__(self, reader: Reader):
         self._reader = reader
+
+    @property
+    def reader(self) -> Reader:
+        """What its text tower reads."""
+        return self._reader
+
+    @property
+    def model(self) -> Any:
+        """The model of Transformers."""
+        return self._model
+
+    @property
+    def frames(self) -> int:
+        """How many frames of a clip it looks at."""
+        return self._frames
+
+    def around(self, model: Any) -> Self:
+        """This network with another model of the same sizes, which a trainer may change."""
+        other = copy.copy(self)
+        other._model = model
+        return other
 
     def see(self, clip: Clip) -> dict[str, Any]:
         """The clip's frames as tensors."""
@@ -134,7 +162,7 @@ class CaptionNetwork:
         )
 
     def finish(self, request: CaptionedClip, raw: Sequence[tuple[list[float], tuple[int, ...]]]) -> tuple[float, ...]:
-        return tuple(self.score(combine(fits, tokens)) for fits, tokens in raw)
+        return self.calibrated(self.score(combine(fits, tokens)) for fits, tokens in raw)
 
 
 class ClipNetwork(CaptionNetwork):
@@ -149,19 +177,33 @@ class ClipNetwork(CaptionNetwork):
         self._model, self._processor, self._device, self._frames = model, processor, device, frames
 
     def see(self, clip: Clip) -> dict[str, Any]:
-        frames = clip_frames(clip, self._frames).frames
-        return dict(self._processor(images=frames, return_tensors="pt"))
+        return self.look(clip_frames(clip, self._frames).frames)
+
+    def look(self, frames: Sequence[np.ndarray]) -> dict[str, Any]:
+        """Frames of one clip, uint8 RGB, as tensors."""
+        return dict(self._processor(images=list(frames), return_tensors="pt"))
 
     def fits(self, seen: Sequence[dict[str, Any]], texts: Sequence[str]) -> Any:
+        counts = [len(one["pixel_values"]) for one in seen]
+        return self.compare(joined(seen, self._device), counts, self._reader.batch(texts, self._device))
+
+    def compare(self, pixels: Mapping[str, Any], counts: Sequence[int], tokens: Mapping[str, Any]) -> Any:
+        """What `fits` says of frames and texts on the model's device; it can be differentiated.
+
+        Args:
+          pixels: of all clips' frames, one clip after the other. counts: frames of each clip. tokens: of the texts.
+        """
         import torch
 
-        pictures = unit(pooled(self._model.get_image_features(**joined(seen, self._device))))
-        counts = [len(one["pixel_values"]) for one in seen]
-        clips = unit(torch.stack([frames.mean(dim=0) for frames in pictures.split(counts)]))
-        return clips @ unit(self._read(texts)).T
+        pictures = unit(pooled(self._model.get_image_features(**pixels)))
+        clips = unit(torch.stack([frames.mean(dim=0) for frames in pictures.split(list(counts))]))
+        captions = unit(self._read(tokens))
+        # In a trainer's 16 bits a cosine would have three digits, and CLIP multiplies it by a hundred.
+        with torch.autocast(clips.device.type, enabled=False):
+            return clips @ captions.T
 
-    def _read(self, texts: Sequence[str]) -> Any:
-        return pooled(self._model.get_text_features(**self._reader.batch(texts, self._device)))
+    def _read(self, tokens: Mapping[str, Any]) -> Any:
+        return pooled(self._model.get_text_features(**tokens))
 
 
 class SiglipNetwork(ClipNetwork):
@@ -170,15 +212,16 @@ class SiglipNetwork(ClipNetwork):
     It was trained on single pictures; of a clip's mean vector it is as calibrated as the frames are alike.
     """
 
-    def fits(self, seen: Sequence[dict[str, Any]], texts: Sequence[str]) -> Any:
-        return super().fits(seen, texts) * self._model.logit_scale.float().exp() + self._model.logit_bias.float()
+    def compare(self, pixels: Mapping[str, Any], counts: Sequence[int], tokens: Mapping[str, Any]) -> Any:
+        cosines = super().compare(pixels, counts, tokens)
+        return cosines * self._model.logit_scale.float().exp() + self._model.logit_bias.float()
 
     def score(self, fit: float) -> float:
         return sigmoid(fit)
 
-    def _read(self, texts: Sequence[str]) -> Any:
+    def _read(self, tokens: Mapping[str, Any]) -> Any:
         # No mask: it was trained with the padding in sight, and pools the last token, which is padding.
-        return pooled(self._model.get_text_features(input_ids=self._reader.batch(texts, self._device)["input_ids"]))
+        return pooled(self._model.get_text_features(input_ids=tokens["input_ids"]))
 
 
 class DualEncoderSelector(ResidentHandler[CaptionedClip, tuple[float, ...]]):
@@ -197,10 +240,12 @@ class DualEncoderSelector(ResidentHandler[CaptionedClip, tuple[float, ...]]):
         model, processor = load_model("AutoModel", settings, device), load_part("AutoImageProcessor", settings)
         tokenizer, limit = load_part("AutoTokenizer", settings), text_limit(config, settings)
         if config.model_type == "clip":
-            return ClipNetwork(model, processor, Reader(tokenizer, limit), device, settings.frames)
+            return as_trained(
+                ClipNetwork(model, processor, Reader(tokenizer, limit), device, settings.frames), settings
+            )
         # The position that is pooled must be the one it was trained at: never shorter than all of them.
         reader = LowerCaseReader(tokenizer, config.text_config.max_position_embeddings)
-        return SiglipNetwork(model, processor, reader, device, settings.frames)
+        return as_trained(SiglipNetwork(model, processor, reader, device, settings.frames), settings)
 
 
 def text_limit(config: Any, settings: Settings) -> int:
@@ -218,8 +263,3 @@ def unit(vectors: Any) -> Any:
     import torch
 
     return torch.nn.functional.normalize(vectors.float(), dim=-1)
-
-
-def sigmoid(fit: float) -> float:
-    """The probability whose logit is `fit`, without overflow at either end."""
-    return 1 / (1 + math.exp(-fit)) if fit >= 0 else math.exp(fit) / (1 + math.exp(fit))

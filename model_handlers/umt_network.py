@@ -1,4 +1,4 @@
-"""Unmasked Teacher's video and text encoders, as functions of the tensors that its authors publish (inference).
+"""Unmasked Teacher's video and text encoders, as functions of the tensors that its authors publish.
 
     network = UmtNetwork(L16, tensors)                        # umt_weights.load_network reads a checkpoint
     tokens, pooled = network.encode_video(frames)             # (clips, frames, 3, 224, 224), normalised
@@ -7,7 +7,8 @@
 
 Written from the architecture: Li et al., Unmasked Teacher, ICCV 2023 (arXiv 2303.16058), a ViT over all patches of all
 frames at once, and BERT whose last layers look at the video as well. Transformers' BERT has cross-attention in every
-layer or in none, and then a causal mask, so its few layers stand here. Tensors keep their published names.
+layer or in none, and then a causal mask, so its few layers stand here. Tensors keep their published names. Whoever
+trains it overrides what is left out here: dropout (`_drop`, `_attention_dropout`) and whole blocks (`_skip`).
 """
 
 from __future__ import annotations
@@ -70,14 +71,18 @@ class UmtNetwork:
 
         self.sizes = sizes
         self.tensors = tensors
-        self.device = tensors["temp"].device
         self._dtype = torch.float32 if dtype is None else dtype
-        self._positions: dict[int, Any] = {}
+        self._positions: dict[tuple[int, Any], Any] = {}
+
+    @property
+    def device(self) -> Any:
+        """Where the tensors are."""
+        return self.tensors["temp"].device
 
     @property
     def temperature(self) -> float:
         """What contrastive training divided cosines by; no score here needs it."""
-        return float(self.tensors["temp"])
+        return self.tensors["temp"].item()
 
     def encode_video(self, frames: Any) -> tuple[Any, Any]:
         """Clips as tokens and as one vector a frame.
@@ -88,7 +93,7 @@ class UmtNetwork:
         Returns:
           (clips, tokens, width) and (clips, frames, width), float32.
         """
-        from torch.nn.functional import conv3d, gelu
+        from torch.nn.functional import conv3d
 
         clips, count = frames.shape[:2]
         patch = "vision_encoder.encoder.patch_embed.proj"
@@ -97,10 +102,7 @@ class UmtNetwork:
             patches = conv3d(frames.transpose(1, 2), kernel, bias.to(kernel.dtype), stride=kernel.shape[2:])
             x = patches.flatten(2).transpose(1, 2) + self._position_table(count // self.sizes.tubelet)
             for number in range(self.sizes.video_layers):
-                block = f"vision_encoder.encoder.blocks.{number}"
-                x = x + self._attend_within(f"{block}.attn", self._norm(f"{block}.norm1", x, VIDEO_EPS))
-                hidden = gelu(self._linear(f"{block}.mlp.fc1", self._norm(f"{block}.norm2", x, VIDEO_EPS)))
-                x = x + self._linear(f"{block}.mlp.fc2", hidden)
+                x = self._video_layer(number, x)
             tokens = self._norm("vision_encoder.encoder.norm", x, VIDEO_EPS)
             # As published: with tubelets of two frames each frame gets half of their patches.
             means = tokens.reshape(clips, count, -1, tokens.shape[-1]).mean(2)
@@ -120,7 +122,7 @@ class UmtNetwork:
         places = self.tensors[f"{tables}.position_embeddings.weight"][: ids.shape[1]]
         kind = self.tensors[f"{tables}.token_type_embeddings.weight"][0]
         with self._mixed():
-            x = self._norm(f"{tables}.LayerNorm", words + kind + places, TEXT_EPS)
+            x = self._drop(self._norm(f"{tables}.LayerNorm", words + kind + places, TEXT_EPS))
             for number in range(self.sizes.fusion_layer):
                 x = self._text_layer(number, x, mask)
         return x
@@ -129,12 +131,18 @@ class UmtNetwork:
         """Cosines of every clip with every caption, (clips, captions): the mean over a clip's frames."""
         from torch.nn.functional import normalize
 
-        videos = normalize(self._linear("vision_proj", pooled), dim=-1)
-        texts = normalize(self._linear("text_proj", states[:, 0]), dim=-1)
-        return videos.mean(1) @ texts.T
+        # In a trainer's 16 bits, too: a cosine of three digits is none once it is divided by the temperature.
+        with self._whole():
+            videos = normalize(self._linear("vision_proj", pooled.float()), dim=-1)
+            texts = normalize(self._linear("text_proj", states[:, 0].float()), dim=-1)
+            return videos.mean(1) @ texts.T
 
     def match(self, tokens: Any, states: Any, mask: Any, counts: Sequence[int]) -> Any:
-        """The probability that a caption and its clip belong together, (captions,).
+        """The probability that a caption and its clip belong together, (captions,); see `match_logits`."""
+        return self.match_logits(tokens, states, mask, counts).sigmoid()
+
+    def match_logits(self, tokens: Any, states: Any, mask: Any, counts: Sequence[int]) -> Any:
+        """The log-odds that a caption and its clip belong together, (captions,), float32.
 
         Args:
           tokens: of the clips, from `encode_video`. states, mask: of all captions, clip after clip, from `encode_text`.
@@ -149,7 +157,19 @@ class UmtNetwork:
         with self._mixed():
             for number in range(self.sizes.fusion_layer, self.sizes.text_layers):
                 x = self._text_layer(number, x, mask, tokens, present)
-        return self._linear("itm_head", x[:, 0]).softmax(-1)[:, 1]
+        with self._whole():
+            no, yes = self._linear("itm_head", x[:, 0].float()).unbind(-1)
+            return yes - no
+
+    def _video_layer(self, number: int, x: Any) -> Any:
+        """One block of the ViT."""
+        from torch.nn.functional import gelu
+
+        block = f"vision_encoder.encoder.blocks.{number}"
+        seen = self._attend_within(f"{block}.attn", self._norm(f"{block}.norm1", x, VIDEO_EPS))
+        x = x + self._skip(number, seen)
+        hidden = gelu(self._linear(f"{block}.mlp.fc1", self._norm(f"{block}.norm2", x, VIDEO_EPS)))
+        return x + self._skip(number, self._linear(f"{block}.mlp.fc2", hidden))
 
     def _text_layer(self, number: int, x: Any, mask: Any, tokens: Any = None, present: Any = None) -> Any:
         """One layer of BERT, normalised after each sum; looks at the video between itself and the MLP if there is one.
@@ -170,7 +190,8 @@ class UmtNetwork:
 
     def _attend(self, name: str, x: Any, context: Any, mask: Any = None) -> Any:
         query = self._linear(f"{name}.query", x)
-        return self._heads(query, self._linear(f"{name}.key", context), self._linear(f"{name}.value", context), mask)
+        key, value = self._linear(f"{name}.key", context), self._linear(f"{name}.value", context)
+        return self._heads(query, key, value, mask, self._attention_dropout())
 
     def _attend_within(self, name: str, x: Any) -> Any:
         """The ViT's attention: one matrix for queries, keys and values; keys have no bias."""
@@ -180,16 +201,30 @@ class UmtNetwork:
         bias = self.tensors[f"{name}.q_bias"], self.tensors[f"{name}.v_bias"]
         weight = self.tensors[f"{name}.qkv.weight"]
         merged = torch.cat([bias[0], torch.zeros_like(bias[0]), bias[1]]).to(weight.dtype)
-        return self._linear(f"{name}.proj", self._heads(*linear(x, weight, merged).chunk(3, -1)))
+        query, key, value = linear(x, weight, merged).chunk(3, -1)
+        return self._linear(f"{name}.proj", self._heads(query, key, value))
 
-    def _heads(self, query: Any, key: Any, value: Any, mask: Any = None) -> Any:
+    def _heads(self, query: Any, key: Any, value: Any, mask: Any = None, dropout: float = 0.0) -> Any:
         from torch.nn.functional import scaled_dot_product_attention
 
         query, key, value = (x.unflatten(-1, (-1, self.sizes.head_width)).transpose(1, 2) for x in (query, key, value))
-        return scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2)
+        seen = scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
+        return seen.transpose(1, 2).flatten(2)
 
     def _add(self, name: str, x: Any, change: Any) -> Any:
-        return self._norm(f"{name}.LayerNorm", self._linear(f"{name}.dense", change) + x, TEXT_EPS)
+        return self._norm(f"{name}.LayerNorm", self._drop(self._linear(f"{name}.dense", change)) + x, TEXT_EPS)
+
+    def _drop(self, x: Any) -> Any:
+        """What is left of the text encoder's numbers in training; here all of them."""
+        return x
+
+    def _attention_dropout(self) -> float:
+        """The share of the text encoder's attention that is left out in training; here none."""
+        return 0.0
+
+    def _skip(self, number: int, change: Any) -> Any:
+        """What is left in training of what a block of the ViT adds; here all of it."""
+        return change
 
     def _linear(self, name: str, x: Any) -> Any:
         from torch.nn.functional import linear
@@ -209,17 +244,23 @@ class UmtNetwork:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self._dtype)
 
+    def _whole(self) -> Any:
+        import torch
+
+        return torch.autocast(self.device.type, enabled=False)
+
     def _position_table(self, count: int) -> Any:
         """The table for `count` tubelets on the device, computed once."""
         import torch
 
-        if count not in self._positions:
+        key = (count, self.device)
+        if key not in self._positions:
             sizes = self.sizes
             trained = count if count == 1 or sizes.trained_frames is None else sizes.trained_frames
             table = sinusoids(trained * (sizes.side // sizes.patch) ** 2, sizes.video_width)
             stretched = stretch(torch.from_numpy(table).reshape(trained, -1), count)
-            self._positions[count] = stretched.reshape(-1, sizes.video_width).to(self.device)
-        return self._positions[count]
+            self._positions[key] = stretched.reshape(-1, sizes.video_width).to(self.device)
+        return self._positions[key]
 
 
 def sinusoids(count: int, width: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
     settings = UmtSettings("l16_25m.pth", sha256="...", tokenizer="bert-large-uncased", frames=12)
     captioned | RunInference(UmtSelector("umt-l16", settings))        # answers one probability a candidate
+    UmtSettings("models/selector/v1")                                 # a trained version, with its tokenizer
 
 A caption of more than 32 tokens is read in pieces, whose odds are averaged by their tokens (see `long_captions`). The
 mean of probabilities would let one good sentence carry the wrong ones.
@@ -17,14 +18,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from model_handlers import bucket, long_captions
-from model_handlers.checkpoints import is_hub_id, locate
+from model_handlers.checkpoints import is_hub_id, locate, version_of
 from model_handlers.devices import Device
-from model_handlers.dual_selectors import sigmoid
 from model_handlers.frames import clip_frames
 from model_handlers.resident import Raw, ResidentHandler, loaded_once
 from model_handlers.settings import Settings
+from model_handlers.trained import Calibrated, as_trained, sigmoid
 from model_handlers.umt_inputs import TEXT_TOKENS
 from model_handlers.umt_scoring import Umt, UmtClip
+from model_handlers.umt_weights import FILE, untold_sizes
 from model_handlers.weights import WeightsError, digest
 from transforms.records import CaptionedClip
 
@@ -37,8 +39,11 @@ class UmtSettings(Settings):
     """How Unmasked Teacher is loaded.
 
     Attributes:
-      weights: the authors' `.pth`, or the same as `.safetensors`: a file, or gs://BUCKET/OBJECT.
-      tokenizer: BERT's, uncased: a directory, gs://BUCKET/FOLDER, or a hub id with tokenizer_revision.
+      weights: the authors' `.pth`, or the same as `.safetensors`: a file, or gs://BUCKET/OBJECT. Or a trained version
+        with its tokenizer: a directory with `umt.safetensors`, or gs://BUCKET/FOLDER; with a revision, a directory of
+        the workers' image.
+      tokenizer: BERT's, uncased: a directory, gs://BUCKET/FOLDER, or a hub id with tokenizer_revision. Unless told,
+        a trained version's own.
     """
 
     tokenizer: str = "google-bert/bert-base-uncased"
@@ -51,6 +56,9 @@ class UmtSettings(Settings):
                 raise ValueError(f"{name} must be a text, not {getattr(self, name)!r}")
 
     def version(self) -> str:
+        if self._is_folder():
+            self._check_folder()
+            return version_of(self.weights, self.revision)
         if self.sha256:
             # Without a look at the file, which may be gigabytes in a bucket; whoever opens it compares them.
             return f"sha256 {self.sha256[:16]}"
@@ -62,6 +70,8 @@ class UmtSettings(Settings):
 
     def file(self) -> str:
         """The weights' file, copied from its bucket where it is in one; `WeightsError` when there is none."""
+        if folder := self.folder():
+            return os.path.join(folder, FILE)
         if self.weights.startswith("gs://"):
             return bucket.fetch(self.weights)
         path = os.path.abspath(os.path.expanduser(self.weights))
@@ -69,6 +79,30 @@ class UmtSettings(Settings):
             where = "the list of models in the authors' repository, OpenGVLab/unmasked_teacher, names it"
             raise WeightsError(f"there is no file {self.weights}; {where}")
         return path
+
+    def folder(self) -> str:
+        """A trained version's directory, copied from its bucket where it is in one; "" where weights name a file.
+
+        Raises:
+          WeightsError: there is no such directory on this machine, or none with weights in it.
+        """
+        if not self._is_folder():
+            return ""
+        self._check_folder()
+        return locate(self.weights, self.revision).path
+
+    def _is_folder(self) -> bool:
+        known = self.weights.endswith((".pth", ".safetensors"))
+        return bool(self.weights) and not known and not os.path.isfile(os.path.expanduser(self.weights))
+
+    def _check_folder(self) -> None:
+        """See that a directory here holds a trained version; one in a bucket or an image is seen when it is loaded."""
+        folder = os.path.expanduser(self.weights)
+        if self.weights.startswith("gs://") or (self.revision and not os.path.isdir(folder)):
+            return
+        if not os.path.isfile(os.path.join(folder, FILE)):
+            how = f"name a .pth or .safetensors file, or a directory that holds {FILE}, as training writes it"
+            raise WeightsError(f"there are no weights at {self.weights}; {how}")
 
     def wording(self) -> str:
         shaping = "\n".join([super().wording(), self.tokenizer, self.tokenizer_revision])
@@ -83,7 +117,7 @@ class _Prepared:
     captions: tuple[tuple[range, tuple[int, ...]], ...]
 
 
-class UmtJudge:
+class UmtJudge(Calibrated):
     """The network of the selector; see `umt_scoring` for what it computes."""
 
     def __init__(self, umt: Umt):
@@ -111,7 +145,7 @@ class UmtJudge:
         )
 
     def finish(self, request: CaptionedClip, raw: Sequence[tuple[list[float], tuple[int, ...]]]) -> tuple[float, ...]:
-        return tuple(_together(scores, tokens) for scores, tokens in raw)
+        return self.calibrated(_together(scores, tokens) for scores, tokens in raw)
 
 
 class UmtSelector(ResidentHandler[CaptionedClip, tuple[float, ...]]):
@@ -121,19 +155,20 @@ class UmtSelector(ResidentHandler[CaptionedClip, tuple[float, ...]]):
 
     def network(self, device: Device) -> UmtJudge:
         settings = self.settings
-        tokenizer = _tokenizer_folder(settings)
+        tokenizer = tokenizer_folder(settings)
 
         def load() -> Any:
             return Umt.load(
                 settings.file(),
                 tokenizer,
+                **(untold_sizes(folder) if (folder := settings.folder()) else {}),
                 sha256=settings.sha256 or None,
                 device=device.name,
                 dtype=device.dtype,
                 frames=settings.frames,
             )
 
-        return UmtJudge(loaded_once(("umt", settings, device), load))
+        return as_trained(UmtJudge(loaded_once(("umt", settings, device), load)), settings)
 
 
 def _together(probabilities: Sequence[float], tokens: Sequence[int]) -> float:
@@ -145,8 +180,10 @@ def _together(probabilities: Sequence[float], tokens: Sequence[int]) -> float:
     return sigmoid(logit)
 
 
-def _tokenizer_folder(settings: UmtSettings) -> str:
-    """The directory of the tokenizer, fetched from the hub where it is there."""
+def tokenizer_folder(settings: UmtSettings) -> str:
+    """The directory of the tokenizer, fetched from its bucket or the hub where it is there."""
+    if settings.tokenizer == UmtSettings.tokenizer and (folder := settings.folder()):
+        return folder
     if not is_hub_id(settings.tokenizer):
         return bucket_or_folder(settings.tokenizer)
     place = locate(settings.tokenizer, settings.tokenizer_revision)

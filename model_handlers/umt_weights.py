@@ -4,12 +4,15 @@
 
 Read are the authors' two layouts, retrieval (`text_encoder.*`) and pretraining (`text_encoder.bert.*`, with the heads
 and the teacher that only its losses need), in `.pth` or `.safetensors`. Only tensors and plain settings are unpickled.
+
+    write_folder("selector/v1", network.sizes, tensors)      # umt.safetensors, and config.json with the sizes
 """
 
 from __future__ import annotations
 
 import collections
 import dataclasses
+import json
 import os
 import re
 import zipfile
@@ -34,6 +37,13 @@ _PLACES = "text_encoder.embeddings.position_embeddings.weight"
 _EMBED = "vision_proj.weight"
 #: The tensors whose shapes tell the sizes, with their numbers of dimensions.
 _TELLING = {_KERNEL: 5, _WORDS: 2, _PLACES: 2, _EMBED: 2}
+
+#: A trained version's tensors in its directory, and the sizes beside them.
+FILE, SIZES_FILE = "umt.safetensors", "config.json"
+#: The sizes that no tensor tells.
+UNTOLD = ("side", "head_width", "trained_frames")
+#: More than any model has: positions are computed for a frame's side before anything else could fail.
+MOST = 4096
 
 #: Class of the authors' settings, which their checkpoints hold too. It is a dictionary, and is read as an inert one.
 _SETTINGS = "utils.easydict.EasyDict"
@@ -226,3 +236,38 @@ def place(tensors: Tensors, device: str, dtype: Any = None) -> Tensors:
         # A copy: a tensor that is mapped from its file would change with it.
         placed[name] = tensor.detach().to(device, dtype if lower else torch.float32, copy=True).contiguous()
     return placed
+
+
+def write_folder(folder: str, sizes: UmtSizes, tensors: Tensors) -> None:
+    """Write a checkpoint as a directory: float32 tensors by their published names, and all sizes as JSON."""
+    import safetensors.torch
+    import torch
+
+    # Copies: tensors that share their memory can't be written.
+    kept = {name: tensor.detach().to("cpu", torch.float32, copy=True).contiguous() for name, tensor in tensors.items()}
+    safetensors.torch.save_file(kept, os.path.join(folder, FILE))
+    told = {"model_type": "unmasked-teacher", **dataclasses.asdict(sizes)}
+    with open(os.path.join(folder, SIZES_FILE), "w", encoding="utf-8") as file:
+        file.write(json.dumps(told, indent=2) + "\n")
+
+
+def untold_sizes(folder: str) -> dict[str, int | None]:
+    """What `write_folder` said of the sizes that no tensor tells; as published where it says nothing.
+
+    Raises:
+      WeightsError: the file is missing or no JSON object, or a size in it can't be meant.
+    """
+    path = os.path.join(folder, SIZES_FILE)
+    try:
+        with open(path, encoding="utf-8") as file:
+            told = json.load(file)
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path} can't be read: {' '.join(str(error).split())[:300]}") from error
+    if not isinstance(told, dict):
+        raise WeightsError(f"{path} must hold a JSON object with the sizes of the model")
+    found = {name: told[name] for name in UNTOLD if name in told}
+    for name, value in found.items():
+        own_positions = name == "trained_frames" and value is None
+        if not own_positions and not (type(value) is int and 1 <= value <= MOST):
+            raise WeightsError(f"{name} in {path} must be a whole number from 1 to {MOST}, not {value!r}")
+    return found

@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from model_handlers.devices import Device
-from model_handlers.dual_selectors import CaptionNetwork, Reader, not_of_kind, pooled, sigmoid, text_limit, unit
+from model_handlers.dual_selectors import CaptionNetwork, Reader, not_of_kind, pooled, text_limit, unit
 from model_handlers.frames import clip_frames, exactly
 from model_handlers.pretrained import load_model, load_part
 from model_handlers.resident import ResidentHandler
 from model_handlers.settings import Settings
 from model_handlers.tower_embedder import joined
+from model_handlers.trained import as_trained, sigmoid
 from transforms.records import CaptionedClip, Clip
 
 PERCEPTION_STEP = 64
@@ -55,16 +58,26 @@ class XClipNetwork(VideoNetwork):
     """
 
     def see(self, clip: Clip) -> dict[str, Any]:
-        frames = exactly(clip_frames(clip, self._frames).frames, self._frames)
-        pixels = self._processor(frames, return_tensors="pt")["pixel_values"]
+        return self.look(clip_frames(clip, self._frames).frames)
+
+    def look(self, frames: Sequence[np.ndarray]) -> dict[str, Any]:
+        """Frames of one clip, uint8 RGB, as tensors."""
+        pixels = self._processor(exactly(frames, self._frames), return_tensors="pt")["pixel_values"]
         # Of an image processor one picture a row; of VideoMAE's, with which it is published, one video a row.
         return {"pixel_values": pixels.reshape(1, self._frames, *pixels.shape[-3:])}
 
     def fits(self, seen: Sequence[dict[str, Any]], texts: Sequence[str]) -> Any:
+        return self.compare(joined(seen, self._device), self._reader.batch(texts, self._device))
+
+    def compare(self, pixels: Mapping[str, Any], tokens: Mapping[str, Any]) -> Any:
+        """What `fits` says of clips and texts on the model's device; it can be differentiated."""
         import torch
 
-        told = self._model(**joined(seen, self._device), **self._reader.batch(texts, self._device))
-        return torch.einsum("cd,ctd->ct", unit(told.video_embeds), unit(told.text_embeds))
+        told = self._model(**pixels, **tokens)
+        clips, captions = unit(told.video_embeds), unit(told.text_embeds)
+        # As for CLIP: in a trainer's 16 bits a cosine would have three digits.
+        with torch.autocast(clips.device.type, enabled=False):
+            return torch.einsum("cd,ctd->ct", clips, captions)
 
 
 class VideoPrismReader(Reader):
@@ -110,7 +123,7 @@ class VideoTextSelector(ResidentHandler[CaptionedClip, tuple[float, ...]]):
         config = load_part("AutoConfig", self.settings)
         if config.model_type not in _LOADERS:
             raise not_of_kind(self.settings, config.model_type, "X-CLIP, VideoPrism or Perception Encoder (pe_video)")
-        return _LOADERS[config.model_type](config, self.settings, device)
+        return as_trained(_LOADERS[config.model_type](config, self.settings, device), self.settings)
 
 
 def _load_xclip(config: Any, settings: Settings, device: Device) -> CaptionNetwork:

@@ -15,6 +15,7 @@ import tiny_chat
 import tiny_dual
 import tiny_llava
 import umt_weights_maker
+import wordy_student
 
 from model_handlers.umt_network import UmtSizes
 
@@ -37,6 +38,7 @@ MAKERS: dict[str, Callable[[pathlib.Path], None]] = {
     "qwen2.5-vl": tiny_chat.make_qwen2_5_vl,
     "llava-next-video": tiny_llava.make_llava_next_video,
     "llava-onevision": tiny_llava.make_llava_onevision,
+    "student": wordy_student.make_wordy,
     "gemma3": tiny_chat.make_gemma3,
     "smolvlm2": tiny_chat.make_smolvlm,
     "clip-": tiny_dual.make_clip,

@@ -1,0 +1,1 @@
+"""Training: selectors learn from what people chose, students from the captions that selectors chose."""

@@ -1,0 +1,102 @@
+"""What the commands that train share: how errors are told, and what is checked and written beside the training.
+
+return told("train selector", "whole epoch", lambda: train(args))
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from beam_pipeline.usage import UsageError, complain
+from model_handlers.nearest import nearest
+
+
+def above_0(text: str) -> float:
+    """A finite number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
+
+
+def told(command: str, moment: str, train: Callable[[], int]) -> int:
+    """Train; the status is 1 when that failed, 130 when it was interrupted.
+
+    Args:
+      moment: after which a training goes on, in words.
+
+    Raises:
+      UsageError: something on the command line cannot be used.
+    """
+    from beam_pipeline.runs import root_cause
+    from beam_pipeline.training.checkpoints import Diverged
+    from beam_pipeline.training.examples import ExamplesError
+    from beam_pipeline.training.opening import NotTrainable
+    from beam_pipeline.training.runs import VersionError
+    from beam_pipeline.training.student_model import WantedError
+    from beam_pipeline.training.trainer import NothingReadable, TrainingError
+    from model_handlers.weights import WeightsError
+    from transforms.by_source import SubsetError
+    from transforms.objects import StorageError
+    from transforms.tables import NoDataset
+    from transforms.tombstones import TombstoneError
+
+    mistakes = (ExamplesError, SubsetError, NotTrainable, VersionError, TrainingError, WantedError, WeightsError)
+    try:
+        return train()
+    except (NoDataset, StorageError, TombstoneError, NothingReadable, Diverged) as error:
+        return complain(str(error), 1)
+    except mistakes as error:
+        raise UsageError(" ".join(str(error).split())) from error
+    except (UsageError, ModuleNotFoundError, BrokenPipeError):
+        raise
+    except KeyboardInterrupt:
+        complain(f"interrupted; the same command with --resume goes on after the last {moment}", 130)
+        # Without waiting for loading processes, nor for torch's threads.
+        os._exit(130)
+    except Exception as error:
+        logging.getLogger(__name__).info("%s failed", command, exc_info=True)
+        failed = f"{command} failed: {root_cause(error)}"
+        return complain(f"{failed} (--resume goes on after the last {moment}; --verbose tells more)", 1)
+
+
+def check_precision(args: argparse.Namespace) -> None:
+    """Raise `UsageError` where there is no such precision."""
+    from beam_pipeline.training.trainer import PRECISIONS
+
+    if args.precision not in PRECISIONS:
+        raise UsageError(f"there is no precision {args.precision!r}; {nearest(args.precision, PRECISIONS)}")
+
+
+def check_places(args: argparse.Namespace, folders: Sequence[str]) -> None:
+    """Raise `UsageError` where the results can't be written; `folders` are flags that name one."""
+    if "://" in args.output:
+        raise UsageError(f"cannot train into {args.output}: --output is a local directory; copy the version when done")
+    if args.json and os.path.isdir(args.json):
+        raise UsageError(f"cannot write {args.json}; --json is a file")
+    for flag in folders:
+        place = getattr(args, flag.replace("-", "_"))
+        if place and os.path.isfile(place):
+            raise UsageError(f"cannot write {place}; --{flag} is a directory")
+
+
+def write_figures(args: argparse.Namespace, found: Mapping[str, Any] | None) -> int:
+    """Write the figures of a version where the user wants them; return the exit status."""
+    if found is None or not args.json:
+        return 0
+    try:
+        os.makedirs(os.path.dirname(os.path.abspath(args.json)), exist_ok=True)
+        with open(args.json, "w", encoding="utf-8") as file:
+            file.write(json.dumps(found, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+    except OSError as error:
+        return complain(f"{found['path']} is whole, but cannot write {args.json}: {error.strerror or error}", 1)
+    return 0
