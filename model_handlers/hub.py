@@ -22,6 +22,7 @@ from model_handlers.endpoint_teacher import EndpointSettings, EndpointTeacher
 from model_handlers.image_teachers import CaptionerTeacher, FlorenceTeacher, florence_task
 from model_handlers.instruct_teacher import InstructTeacher
 from model_handlers.settings import Settings
+from model_handlers.student_teacher import StudentSettings, StudentTeacher
 from model_handlers.text_teacher import TextChatTeacher
 from model_handlers.tower_embedder import TowerEmbedder
 from model_handlers.umt_selector import UmtSelector, UmtSettings
@@ -52,6 +53,7 @@ FAMILIES = {
     "captioner": Family(CaptionerTeacher),
     "instruct": Family(InstructTeacher),
     "florence": Family(FlorenceTeacher, FlorenceSettings),
+    "student": Family(StudentTeacher, StudentSettings),
     "chat": Family(ChatTeacher),
     "text": Family(TextChatTeacher),
     "endpoint": Family(EndpointTeacher, EndpointSettings),
