@@ -6,7 +6,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := local,endpoint,gcp,metrics,export,hygiene,ocr,demo,dev,transnet
+EXTRAS := local,endpoint,gcp,metrics,export,hygiene,ocr,evaluate,train,demo,dev,transnet
 STAMP := $(VENV)/.installed
 
 # TensorFlow 2.16 ends at Python 3.12, and wants numpy 1: an environment of its own, for one test.
@@ -21,6 +21,9 @@ TORCHVISION := 0.28.0
 PYTHONS ?= python3.11 python3.12 python3.13
 
 DEMO := demo-output
+
+# Test files side by side; each has models of its own in memory, some 2 GB.
+JOBS ?= 2
 
 .PHONY: install test lint demo soak constraints clean tensorflow templates audit
 
@@ -37,7 +40,7 @@ $(STAMP): setup.py constraints.txt
 	@touch $@
 
 test: install tensorflow
-	$(BIN)/python -m pytest -m 'not slow and not soak'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not slow and not soak'
 
 # The one test that needs it skips, and says why, where this can't be built: that must not fail the suite.
 tensorflow:

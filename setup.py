@@ -67,6 +67,25 @@ EXTRAS = {
     "hygiene": ["badwords-py>=3.0,<4; python_version < '3.14'", "py3langid>=0.4,<0.5"],
     # The measure of text on the picture: a text detector, its weights in the wheel, whose digest is pinned.
     "ocr": ["rapidocr>=3.10,<3.11", "onnxruntime>=1.20", "opencv-python-headless>=4.9"],
+    # `reelscribe evaluate captions`: the field's metrics. Java, which two of them need, is no package.
+    "evaluate": [
+        "pycocoevalcap>=1.2,<2",
+        "nltk>=3.9",
+        "bert-score>=0.3.13,<0.4",
+        "transformers>=5.20,<6",
+        "torch>=2.6,<3",
+    ],
+    # `reelscribe train`: fine-tuning by Transformers' Trainer, LoRA, calibration, and what TensorBoard shows.
+    "train": [
+        f"apache-beam>={BEAM},<3",
+        "torch>=2.6,<3",
+        "torchvision>=0.21",
+        "transformers>=5.20,<6",
+        "accelerate>=1.1",
+        "peft>=0.17",
+        "scikit-learn>=1.3",
+        "tensorboard>=2.16",
+    ],
     # `reelscribe export` to WebDataset and TFRecord; the CSV needs nothing.
     "export": ["webdataset>=1.0,<2", "google-crc32c>=1.5", "protobuf>=4.25"],
     # Builds and submits the job graph, without a model: what a Flex Template's launcher image holds.
@@ -89,6 +108,7 @@ EXTRAS = {
     "dev": [
         "pytest>=8.2",
         "pytest-timeout>=2.3",
+        "pytest-xdist>=3.6",
         "hypothesis>=6.100",
         "ruff>=0.11",
         "mypy>=1.15",

@@ -58,14 +58,15 @@ def choose(kind: str, value: Any, complete: bool = True) -> Choice:
     try:
         entry = _FIND[kind](base)
     except ValueError as error:
-        raise ValueError(f"{error} A {kind} of your own says like: which of them it resembles") from error
+        unknown = str(error).rstrip(".")
+        raise ValueError(f"{unknown}. A {kind} of your own says like: which of them it resembles") from error
     try:
-        return _ready(_changed(entry, name or base, value), complete)
+        return _ready(_changed(kind, entry, name or base, value), complete)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{name or base}: {error}") from error
 
 
-def _changed(entry: Entry, name: str, value: Mapping[str, Any]) -> Choice:
+def _changed(kind: str, entry: Entry, name: str, value: Mapping[str, Any]) -> Choice:
     known = [field.name for field in dataclasses.fields(entry.settings or Settings) if field.name != "words"]
     for key in value:
         check_word("key", key, [*_OF_ENTRY, *known])
@@ -73,7 +74,12 @@ def _changed(entry: Entry, name: str, value: Mapping[str, Any]) -> Choice:
     hints = hints_of(value)
     if settings or name != entry.name:
         changed = entry.changed(name, **settings)
-        if changed.model != entry.model and (name != entry.name or is_hub_id(changed.model)):
+        if kind == "selector":
+            changed = changed.with_training(entry.name)
+        # A trained version is under the licence of what it was trained from, whatever it is called.
+        origin = str(changed.trained.base.get("model", "")) if changed.trained else changed.model
+        named_anew = name != entry.name and not changed.trained
+        if origin != entry.model and (named_anew or is_hub_id(origin)):
             # Other weights have another licence, and other distances; a copy of the same keeps its name.
             unknown = "nothing says what its licence allows; add licence: and commercial: true or false"
             changed = dataclasses.replace(changed, licence="unknown", restricted=unknown, thresholds=None)
@@ -88,8 +94,9 @@ def _ready(choice: Choice, complete: bool) -> Choice:
     entry = choice.entry
     if complete and entry.settings is not None:
         if not entry.settings.weights:
-            written = f"{{name: {entry.name}, weights: ...}}"
-            raise ValueError(f"{entry.name} needs weights: write {written} in a --config file")
+            first = f"train one: {entry.made_by}; then " if entry.made_by else ""
+            told = f"{first}write {{name: {entry.name}, weights: ...}} in a --config file"
+            raise ValueError(f"{entry.name} needs weights: {told}")
         # Loads nothing, but refuses what the model can't do.
         entry.build()
     return choice

@@ -17,13 +17,16 @@ from collections.abc import Callable, Sequence
 
 from beam_pipeline import (
     __version__,
+    annotate_commands,
     dataset_commands,
     estimate_commands,
+    evaluate_arguments,
     job_arguments,
     job_commands,
     launch_commands,
     logs,
 )
+from beam_pipeline.training import arguments as train_arguments
 from beam_pipeline.usage import (
     Parser,
     UsageError,
@@ -53,6 +56,12 @@ EXTRA_OF = dict.fromkeys(
     "py3langid": "hygiene",
     "onnxruntime": "ocr",
     "rapidocr": "ocr",
+    "accelerate": "train",
+    "sklearn": "train",
+    "tensorboard": "train",
+    "bert_score": "evaluate",
+    "nltk": "evaluate",
+    "pycocoevalcap": "evaluate",
 }
 
 
@@ -130,6 +139,8 @@ def build_parser() -> tuple[Parser, dict[str, argparse.ArgumentParser]]:
     )
 
     dataset_commands.add_to(command)
+    annotate_commands.add_to(command)
+    train_arguments.add_to(command)
     estimate_commands.add_to(command)
 
     evaluate = command("evaluate", _study, "compare methods on your own videos, as the paper's tables do")
@@ -143,6 +154,7 @@ def build_parser() -> tuple[Parser, dict[str, argparse.ArgumentParser]]:
     splitting.add_argument("--detectors", type=names, metavar="A,B", help="shot detectors (default: all installed)")
     splitting.add_argument("--embedders", type=names, metavar="A,B", help="of the catalogue (default: all installed)")
     splitting.set_defaults(parser=splitting)
+    evaluate_arguments.add_to(kinds)
     evaluate.set_defaults(kinds=list(kinds.choices))
 
     calibrate = command("calibrate", _study, "show what an embedder's stitching threshold trades, and suggest one")
@@ -256,11 +268,14 @@ def _report(args: argparse.Namespace, commands: dict[str, argparse.ArgumentParse
 
 
 def _study(args: argparse.Namespace, commands: dict[str, argparse.ArgumentParser]) -> int:
-    from beam_pipeline.evaluate_commands import STUDIES
     from beam_pipeline.runs import root_cause
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # its reels are taken away
     try:
+        if args.study in evaluate_arguments.STUDIES:
+            return evaluate_arguments.run(args)
+        from beam_pipeline.evaluate_commands import STUDIES
+
         return STUDIES[args.study](args, load_config_of(args))
     except (UsageError, ModuleNotFoundError):
         raise

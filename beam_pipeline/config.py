@@ -51,7 +51,7 @@ class Config:
       rules: which of `RULES` the splitting started from.
       splitting, stitching: the numbers of the splitter and of the stitching rules.
       embedder, teachers, selector: names of the catalogue.
-      abstain_below: the selector abstains when its best score is lower; None: never.
+      abstain_below: the selector abstains when its best score is lower; None: never. A trained selector brings its own.
       speech: the model that hears what is said in videos without subtitles; None: nobody listens.
       measures: what is measured of each clip.
       filters: the rules that a clip must keep to. gates: those that a video must keep to, to be split.
@@ -147,6 +147,7 @@ class Config:
             "embedder": self.embedder.name,
             "teachers": [teacher.name for teacher in self.teachers],
             "selector": self.selector.name,
+            "selector_training": self.selector.trained.as_json() if self.selector.trained else None,
             "abstain_below": self.abstain_below,
             "placement": dataclasses.asdict(self.placement),
             "speech": self.values.get("speech"),
@@ -292,6 +293,7 @@ def _build(name: str, values: Mapping[str, Any], commercial_only: bool, complete
         # Before the numbers: nobody should calibrate a model that is refused then.
         sections.check_licences([*(choice.entry for choice in choices), *weighty, *readers], commercial_only)
         sections.check_needs(filters, hygiene)
+        sections.check_abstention(values, selector.entry)
         abstain_below = values.get("abstain_below", selector.entry.abstain_below)
         if abstain_below is not None and not (isinstance(abstain_below, int | float) and math.isfinite(abstain_below)):
             raise ConfigError(f"abstain_below must be a number or null, not {abstain_below!r}")

@@ -22,6 +22,7 @@ import yaml
 from beam_pipeline.datasetcard_columns import COLUMNS
 from beam_pipeline.runs import records_of
 from beam_pipeline.score_statistics import Score, Scores, gather
+from beam_pipeline.training import provenance
 from transforms.files import Directory, exists, join, reading, title_of, write
 from transforms.schemas import TABLES
 from transforms.tables import Snapshot
@@ -32,6 +33,11 @@ _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000
 
 #: Clips that the card shows, each of another video; labels of a measure that it counts.
 PREVIEW, _MOST_LABELS = 8, 20
+
+#: Of a selector that was trained.
+_LEARNED = """\
+Its weights are under the licence of those that it was trained from;
+whatever binds the captions and judgements that it learned from may bind it too."""
 
 _GLOB_WARNING = """\
 Each table is a Delta Lake table: read it with `deltalake`, or take the bare Parquet files by the patterns above.
@@ -258,6 +264,11 @@ def _making(run: Mapping[str, Any]) -> Iterator[str]:
         for model in models
     ]
     yield _table(("name", "model", "revision", "licence", "role"), ((*row[:4], row[4] or "teacher") for row in rows))
+    if training := config.get("selector_training"):
+        what = (
+            f"The selector is a version of `{_plain(training.get('selector'))}`, {_plain(provenance.told(training))}."
+        )
+        yield f"{what} {_LEARNED}\n"
     numbers = [
         (section, key, value)
         for section in ("splitting", "stitching")

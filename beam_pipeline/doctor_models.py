@@ -8,6 +8,7 @@ looked for, and what is missing is told with its size.
 
 from __future__ import annotations
 
+import dataclasses
 import http.client
 import os
 import urllib.error
@@ -16,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from beam_pipeline.checks import Check, State
+from beam_pipeline.training import provenance
 
 if TYPE_CHECKING:
     from beam_pipeline.config import Config
@@ -46,7 +48,10 @@ def check_models(profile: str | None, config_file: str | None, commercial_only: 
     yield from load_each(entry for entry in config.models if entry.settings is None)
     large = [entry for entry in config.models if entry.settings is not None]
     for entry in large:
-        yield check_files(entry)
+        check = check_files(entry)
+        if entry.trained:
+            check = dataclasses.replace(check, what=f"{check.what}; {provenance.told(entry.trained.as_json())}")
+        yield check
     if large:
         yield check_download(large)
         yield check_gpu_memory(config)
@@ -85,7 +90,8 @@ def check_files(entry: Entry) -> Check:
     settings, name = entry.settings, f"model {entry.name}"
     assert settings is not None
     if not settings.weights:
-        fix = f"in a --config file: {{name: {entry.name}, weights: ...}}   # see docs/models.md"
+        first = f"{entry.made_by}   # then " if entry.made_by else ""
+        fix = f"{first}in a --config file: {{name: {entry.name}, weights: ...}}   # see docs/models.md"
         return Check(name, "fail", f"nobody has said where its weights are; licence {entry.licence}", fix)
     from model_handlers.checkpoints import FILES, is_hub_id
 
@@ -150,6 +156,8 @@ def check_gpu_memory(config: Config) -> Check:
     at_once = config.placement.models_at_once or len(teachers)
     total = config.embedder.memory_gb + config.selector.memory_gb + sum(teachers[:at_once])
     names = ", ".join(entry.name for entry in config.models if entry.memory_gb)
+    if not names:
+        return Check("gpu memory", "ok", "none of these models needs a GPU's")
     told = f"about {total:.0f} GB for {names} in 16 bits"
     if at_once < len(teachers):
         told += f", with {at_once} teachers at once"

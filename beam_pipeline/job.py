@@ -340,6 +340,9 @@ def describe(summary: Summary) -> list[str]:
         found = {name.removeprefix(prefix): n for name, n in sorted(counts.items()) if name.startswith(prefix)}
         told = ", ".join(f"{n} {name}" for name, n in found.items()) or "none"
         lines.append(f"{title:9} {told}")
+    kept = [(counts.get(f"{stage} reused", 0), what) for stage, what in (("caption", "captions"), ("score", "scores"))]
+    if any(number for number, _ in kept):
+        lines.append("reused    " + ", ".join(f"{number} {what}" for number, what in kept if number))
     if "duplicate clips" in counts:
         told = f"{counts['duplicate clips']} clips, {counts['duplicate videos']} videos"
         lines.append(f"duplicates {told} of the whole dataset are marked")

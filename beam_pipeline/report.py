@@ -22,7 +22,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from beam_pipeline import __version__, report_contents, report_drawings, report_statistics, score_statistics
+from beam_pipeline import __version__, report_contents, report_drawings, report_statistics, score_statistics, stats
 from beam_pipeline.report_contents import legible
 from beam_pipeline.report_links import Links, links_for
 from beam_pipeline.report_pictures import ContactSheets
@@ -101,6 +101,7 @@ def gather(dataset_dir: str, max_clips: int, links: Links | None = None) -> dict
         "clip_videos": sorted(((video_id, titles[video_id]) for video_id in clip_videos), key=lambda pair: pair[1]),
         "clip_teachers": sorted({teacher for teacher in shown["teacher"].to_pylist() if teacher}),
         "leaderboard": report_statistics.leaderboard(tables.clips, tables.failures),
+        "stats": stats.count(lambda name, columns: getattr(tables, name).select(columns).to_batches(), {}),
         "distributions": _figures(values),
         "scores": _scores(tables),
         "rejects": report_statistics.rejects(tables.rejected),

@@ -18,6 +18,8 @@ from model_handlers import catalogue
 from model_handlers.catalogue import Entry
 from model_handlers.measures import catalogue as known_measures
 from model_handlers.measures.catalogue import Chosen
+from model_handlers.trained import FILE as RECORD
+from model_handlers.trained import is_out_of_sight
 from transforms.clip_settings import MODES, ClipFileSettings
 from transforms.duplicates import check_threshold
 from transforms.filtering import Rule
@@ -123,6 +125,13 @@ def check_licences(entries: Sequence[Entry], commercial_only: bool) -> None:
     told = catalogue.restrictions(entries)
     if commercial_only and told:
         raise ConfigError(f"--commercial-only refuses {told}")
+
+
+def check_abstention(values: Mapping[str, Any], selector: Entry) -> None:
+    """Refuse a selector whose directory only the workers hold, unless somebody says what it would have told here."""
+    if "abstain_below" not in values and selector.settings and is_out_of_sight(selector.settings.weights):
+        told = f"{selector.settings.weights} is not on this machine, so its {RECORD} can't say when to abstain"
+        raise ConfigError(f"{told}; write abstain_below: the number that stands there, or null to abstain never")
 
 
 #: What the stitching rules call the thresholds of an embedder.

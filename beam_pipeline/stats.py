@@ -2,41 +2,26 @@
 
     print(describe(dataset_stats("out")))
 
-One pass over a few columns, batch by batch; what is kept grows with the words that there are, up to a limit, and not
-with the clips.
+One pass over a few columns, batch by batch; what is kept grows with the words and captions that there are, up to a
+limit, and not with the clips.
 """
 
 from __future__ import annotations
 
 import collections
 import dataclasses
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from beam_pipeline.caption_words import Repeats, Vocabulary, by_count, counted
 from transforms.files import Directory
 from transforms.published import Published, reread
 
-#: How many different words are kept apart. English captions have some 100,000; beyond this it is noise.
-MOST_WORDS = 1_000_000
-
+#: So many teachers and categories are printed.
 _TOP = 20
-_LONGEST_WORD = 64
-
-#: Letters and digits of any script, with apostrophes and hyphens inside a word.
-_NO_WORD = r"[^\p{L}\p{M}\p{N}'’-]+"
-
-#: Said in every caption whatever it shows, so the list of frequent words leaves them out.
-_STOP_WORDS = frozenset(
-    re.findall(
-        r"\w+",
-        "a an and are as at be been being by for from has have he her his i in into is it its of on or she that the "
-        "their there they this to was were while who with",
-    )
-)
 
 #: Table 1 of the paper, and its section 3.
 _PANDA70M = {
@@ -66,8 +51,12 @@ class Stats:
     Attributes:
       videos: by status. resolutions: clips by short side, such as "720p", the most frequent first.
       teachers: clips by the teacher whose caption was chosen, the most frequent first.
-      vocabulary: different words of the chosen captions; `vocabulary_is_capped` where there are more than are counted.
+      categories: clips by the label of the measure `category`, the most frequent first; empty without that measure.
+      words: all words of the chosen captions, as the vocabulary counts them.
+      vocabulary: different ones; `vocabulary_is_capped` where there are more than are counted.
       top_words: the most frequent with their counts, without articles and the like.
+      repeated: the share of the clips whose caption another clip has, too; `repeated_is_estimated` where it is that of
+        some captions drawn from all.
       versions: of the tables that were read.
     """
 
@@ -78,9 +67,13 @@ class Stats:
     mean_words: float | None
     resolutions: dict[str, int]
     teachers: dict[str, int]
+    categories: dict[str, int]
+    words: int
     vocabulary: int
     vocabulary_is_capped: bool
     top_words: dict[str, int]
+    repeated: float | None
+    repeated_is_estimated: bool
     rejected: tuple[Rejected, ...]
     versions: dict[str, int]
 
@@ -88,6 +81,25 @@ class Stats:
     def resolution(self) -> tuple[str, float] | None:
         """The most frequent resolution, and its share of the clips."""
         return next(((name, count / self.clips) for name, count in self.resolutions.items()), None)
+
+    @property
+    def type_token(self) -> float | None:
+        """Different words by all words: it falls as captions repeat each other, and as there are more of them."""
+        return self.vocabulary / self.words if self.words else None
+
+    @property
+    def table_1(self) -> list[tuple[str, str, str]]:
+        """The paper's Table 1: what is told, here, and of Panda-70M."""
+        named = self.resolution
+        row = {
+            "source videos": f"{sum(self.videos.values()):,}",
+            "clips": f"{self.clips:,}",
+            "mean length of a clip": _number(self.mean_clip_s, " s"),
+            "hours of clips": f"{self.clip_h:,.2f}",
+            "words a caption": _number(self.mean_words),
+            "resolution": f"{named[0]} ({named[1]:.0%})" if named else "none",
+        }
+        return [(name, row[name], _PANDA70M[name]) for name in row]
 
     def as_json(self) -> dict[str, Any]:
         """The same as plain values, the paper's row first."""
@@ -101,36 +113,7 @@ class Stats:
             "resolution": named[0] if named else None,
             "resolution_share": named[1] if named else None,
         }
-        return {"table_1": row, **dataclasses.asdict(self)}
-
-
-class Vocabulary:
-    """Counts words, up to so many different ones.
-
-    >>> words = Vocabulary(); words.add(pa.array(["A dog's ball. A BALL!"])); words.counts["ball"]
-    2
-    """
-
-    def __init__(self, most: int = MOST_WORDS):
-        self.counts: collections.Counter[str] = collections.Counter()
-        self.is_capped = False
-        self._most = most
-
-    def add(self, captions: pa.Array) -> None:
-        """Count the words of some captions, whatever their case."""
-        words = pc.list_flatten(pc.split_pattern_regex(pc.utf8_lower(captions), _NO_WORD))
-        words = pc.utf8_slice_codeunits(pc.utf8_trim(words, "'’-"), 0, _LONGEST_WORD)
-        for word, count in _counted(words):
-            if word in self.counts or len(self.counts) < self._most:
-                self.counts[word] += count
-            elif word:
-                self.is_capped = True
-        self.counts.pop("", None)
-
-    def top(self, number: int = _TOP) -> dict[str, int]:
-        """The most frequent words that say something, equally frequent ones by the alphabet."""
-        telling = ((word, count) for word, count in self.counts.items() if word not in _STOP_WORDS)
-        return dict(sorted(telling, key=_by_count)[:number])
+        return {"table_1": row, **dataclasses.asdict(self), "type_token": self.type_token}
 
 
 def dataset_stats(dataset_dir: Directory) -> Stats:
@@ -139,28 +122,40 @@ def dataset_stats(dataset_dir: Directory) -> Stats:
     Raises:
       NoDataset: there is none. TombstoneError: the record of a takedown can't be read.
     """
-    return reread(dataset_dir, _count)
+
+    def read(published: Published) -> Stats:
+        return count(published.scan, published.versions)
+
+    return reread(dataset_dir, read)
 
 
-def _count(published: Published) -> Stats:
+def count(scan: Callable[[str, list[str]], Iterable[pa.RecordBatch]], versions: Mapping[str, int]) -> Stats:
+    """Count the rows of tables.
+
+    Args:
+      scan: a table's rows with these columns, batch by batch. versions: of the tables, to be told.
+    """
     statuses: collections.Counter[str] = collections.Counter()
     teachers: collections.Counter[str] = collections.Counter()
     resolutions: collections.Counter[str] = collections.Counter()
     spans: collections.Counter[tuple[str, str]] = collections.Counter()
     seconds: dict[tuple[str, str], float] = collections.defaultdict(float)
-    words = Vocabulary()
+    categories: collections.Counter[str] = collections.Counter()
+    words, repeats = Vocabulary(), Repeats()
     clips, clip_s, word_count = 0, 0.0, 0
-    for batch in published.scan("videos", ["status"]):
-        statuses.update(dict(_counted(batch["status"])))
-    for batch in published.scan("clips", ["duration_s", "width", "height", "caption", "teacher"]):
+    for batch in scan("videos", ["status"]):
+        statuses.update(dict(counted(batch["status"])))
+    for batch in scan("clips", ["duration_s", "width", "height", "caption", "teacher", "category"]):
         clips += batch.num_rows
         clip_s += pc.sum(batch["duration_s"]).as_py() or 0.0
         word_count += pc.sum(pc.count_substring_regex(batch["caption"], r"\S+")).as_py() or 0
-        teachers.update(dict(_counted(batch["teacher"])))
+        teachers.update(dict(counted(batch["teacher"])))
+        categories.update(dict(counted(batch["category"])))
         short_sides = pc.min_element_wise(batch["width"], batch["height"])
-        resolutions.update({f"{side}p": count for side, count in _counted(short_sides)})
+        resolutions.update({f"{side}p": count for side, count in counted(short_sides)})
         words.add(batch["caption"])
-    for batch in published.scan("rejected", ["stage", "reason", "start_s", "end_s"]):
+        repeats.add(batch["caption"])
+    for batch in scan("rejected", ["stage", "reason", "start_s", "end_s"]):
         lasting = pc.subtract(batch["end_s"], batch["start_s"])
         keyed = pa.table([batch["stage"], batch["reason"], lasting], ["stage", "reason", "lasting"])
         for row in keyed.group_by(["stage", "reason"]).aggregate([("lasting", "sum"), ([], "count_all")]).to_pylist():
@@ -168,41 +163,44 @@ def _count(published: Published) -> Stats:
             spans[rule] += row["count_all"]
             seconds[rule] += row["lasting_sum"] or 0.0
     return Stats(
-        videos=dict(sorted(statuses.items(), key=_by_count)),
+        videos=dict(sorted(statuses.items(), key=by_count)),
         clips=clips,
         clip_h=clip_s / 3600,
         mean_clip_s=clip_s / clips if clips else None,
         mean_words=word_count / clips if clips else None,
-        resolutions=dict(sorted(resolutions.items(), key=_by_count)),
-        teachers=dict(sorted(teachers.items(), key=_by_count)),
+        resolutions=dict(sorted(resolutions.items(), key=by_count)),
+        teachers=dict(sorted(teachers.items(), key=by_count)),
+        categories=dict(sorted(categories.items(), key=by_count)),
+        words=words.total,
         vocabulary=len(words.counts),
         vocabulary_is_capped=words.is_capped,
         top_words=words.top(),
-        rejected=tuple(Rejected(*rule, count, seconds[rule]) for rule, count in sorted(spans.items(), key=_by_count)),
-        versions=published.versions,
+        repeated=repeats.share,
+        repeated_is_estimated=repeats.is_estimated,
+        rejected=tuple(Rejected(*rule, count, seconds[rule]) for rule, count in sorted(spans.items(), key=by_count)),
+        versions=dict(versions),
     )
 
 
 def describe(stats: Stats) -> str:
     """The figures as lines for people, beside those of Panda-70M."""
-    named = stats.resolution
-    row = {
-        "source videos": f"{sum(stats.videos.values()):,}",
-        "clips": f"{stats.clips:,}",
-        "mean length of a clip": _number(stats.mean_clip_s, " s"),
-        "hours of clips": f"{stats.clip_h:,.2f}",
-        "words a caption": _number(stats.mean_words),
-        "resolution": f"{named[0]} ({named[1]:.0%})" if named else "none",
-    }
-    lines = list(_aligned([("", "here", "Panda-70M"), *((name, row[name], _PANDA70M[name]) for name in row)]))
+    lines = list(_aligned([("", "here", "Panda-70M"), *stats.table_1]))
     lines += ["", "videos: " + (", ".join(f"{count:,} {status}" for status, count in stats.videos.items()) or "none")]
     told = "more than " if stats.vocabulary_is_capped else ""
-    lines.append(f"vocabulary: {told}{stats.vocabulary:,} words")
+    ratio = f", of {stats.words:,} in all (type-token ratio {stats.type_token:.3f})" if stats.type_token else ""
+    lines.append(f"vocabulary: {told}{stats.vocabulary:,} words{ratio}")
     if stats.top_words:
         lines.append("frequent: " + ", ".join(f"{word} {count:,}" for word, count in stats.top_words.items()))
-    shares = [(name, f"{count:,}", f"{count / stats.clips:.1%}") for name, count in stats.teachers.items()]
-    if shares:
-        lines += ["", *_aligned([("chosen captions of", "clips", "share"), *shares])]
+    if stats.repeated is not None:
+        about = "about " if stats.repeated_is_estimated else ""
+        lines.append(f"repeated: {about}{stats.repeated:.1%} of the clips have a caption that another clip has, too")
+    for head, counts in (("chosen captions of", stats.teachers), ("category", stats.categories)):
+        total = sum(counts.values())
+        shares = [(name, f"{count:,}", f"{count / total:.1%}") for name, count in [*counts.items()][:_TOP]]
+        if shares:
+            lines += ["", *_aligned([(head, "clips", "share"), *shares])]
+        if len(counts) > _TOP:
+            lines.append(f"and {len(counts) - _TOP:,} more")
     rules = [(f"{one.stage}: {one.reason}", f"{one.spans:,}", f"{one.seconds:,.1f}") for one in stats.rejected]
     if rules:
         lines += ["", *_aligned([("rejected by", "spans", "seconds"), *rules])]
@@ -219,12 +217,3 @@ def _aligned(rows: list[tuple[str, str, str]]) -> Iterator[str]:
 
 def _number(mean: float | None, unit: str = "") -> str:
     return "none" if mean is None else f"{mean:.2f}{unit}"
-
-
-def _counted(values: pa.Array) -> Iterable[tuple[Any, int]]:
-    counted = pc.drop_null(values).value_counts()
-    return zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True)
-
-
-def _by_count(pair: tuple[Any, int]) -> tuple[int, Any]:
-    return -pair[1], pair[0]

@@ -26,6 +26,7 @@ from beam_pipeline.takedown_records import Words, read_records, strike_out, uris
 from beam_pipeline.usage import UsageError, dataset_folder
 from transforms.files import exists, join, list_files, name_of, remove
 from transforms.finalising import drop_videos, finalise, forget_history
+from transforms.judgements import drop_annotations, judgements_of
 from transforms.kept_copies import forget
 from transforms.lease import WriterLease
 from transforms.objects import is_object
@@ -147,6 +148,9 @@ def _remains(dataset_dir: str, video_ids: frozenset[str]) -> _Remains:
                 named[column].update(pc.unique(batch.column(column)).drop_null().to_pylist())
             if name == "clips":
                 clips.update(zip(batch["clip_id"].to_pylist(), batch["video_id"].to_pylist(), strict=True))
+    said = [one.video_id for one in judgements_of(dataset_dir) if one.video_id in video_ids]
+    rows["annotations"] = len(said)
+    named["video_id"].update(said)
     files = files_of(dataset_dir, video_ids, clips)
     found = named["video_id"].union(*(owners.values() for owners in files.values()))
     uris = named["uri"] | uris_in_records(dataset_dir, video_ids)
@@ -172,6 +176,7 @@ def _begin(dataset_dir: str, run_id: str, video_ids: Sequence[str], reason: str 
             "reels": len(own.files["reels"]),
             **({"transcripts": len(own.files["speech"])} if own.files["speech"] else {}),
             "clip_files": len(own.files["media"]),
+            **({"annotations": own.rows["annotations"]} if own.rows["annotations"] else {}),
             "report": int(exists(join(dataset_dir, "report.html"))),
         },
     }
@@ -188,6 +193,7 @@ def _remove(dataset_dir: str, remains: _Remains, video_ids: frozenset[str]) -> N
         remove(path)
         if is_object(path):
             forget(path)
+    drop_annotations(dataset_dir, video_ids)
     for name in TABLES:
         drop_videos(dataset_dir, name, video_ids)
     clear_marks(dataset_dir)

@@ -101,7 +101,7 @@ def check_words(arguments: Sequence[str], commands: dict[str, argparse.ArgumentP
     _check_word("command", words[:1], list(commands), asked)
     kinds = commands[words[0]].get_default("kinds") if words else None
     if kinds:
-        _check_word("evaluation", words[1:2], kinds, asked)
+        _check_word(commands[words[0]].get_default("noun") or "evaluation", words[1:2], kinds, asked)
 
 
 def _check_word(what: str, words: Sequence[str], known: Sequence[str], asked: bool) -> None:

@@ -33,6 +33,7 @@ from beam_pipeline.verify_runs import (
 )
 from beam_pipeline.verify_spans import VideoSpans, check_clip, check_tiling, group_spans
 from transforms.files import Directory, list_files, name_of, reading
+from transforms.judgements import check_annotations
 from transforms.lease import read_lease
 from transforms.reel import Reel, ReelError
 from transforms.reels import reels_of
@@ -123,6 +124,7 @@ class _Auditor:
         yield from check_duplicates(self._snapshot, self._counts, orderly=self._orderly)
         yield from check_media(self._dir, self._snapshot, self._counts, orderly=self._orderly)
         yield from self._videos(videos, spans, needing_reels(runs))
+        yield from check_annotations(self._dir)
         yield from check_runs(runs, {row["video_id"]: row for row in _brief(videos)})
         yield from check_takedowns(runs, self._snapshot, orderly=self._orderly)
         self._counts["taken_down"] = len(taken_down(runs))

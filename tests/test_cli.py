@@ -227,6 +227,8 @@ def test_help_names_the_commands_that_are_there_and_no_others(capsys):
         "stats",
         "split",
         "export",
+        "annotate",
+        "train",
         "estimate",
         "evaluate",
         "calibrate",

@@ -312,3 +312,9 @@ def test_a_measure_by_a_model_of_the_hub_is_told_and_not_fetched(tmp_path):
         "ok",
         "Falconsai/nsfw_image_detection is fetched at first use, unless the hub's cache has it; licence Apache-2.0",
     )
+
+
+def test_models_that_need_no_gpu_are_said_to_need_none():
+    from beam_pipeline.config import load_config
+
+    assert doctor_models.check_gpu_memory(load_config()).what == "none of these models needs a GPU's"

@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGES = ("beam_pipeline", "model_handlers", "transforms")
 #: The extras of `make install`.
-INSTALLED = ("local", "endpoint", "gcp", "metrics", "export", "demo", "dev", "transnet")
+INSTALLED = ("local", "endpoint", "gcp", "metrics", "export", "evaluate", "demo", "dev", "transnet")
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,9 @@ def test_the_base_install_brings_neither_torch_nor_beam(wheel):
 
 def test_every_package_that_the_code_imports_is_asked_for_by_an_extra(wheel):
     requirements = _requirements(wheel)
-    extras = ("local", "endpoint", "vllm", "gcp", "metrics", "export", "hygiene", "ocr", "demo", "launcher", "transnet")
+    provided = Parser().parsestr(_metadata(wheel, "METADATA")).get_all("Provides-Extra", [])
+    # What no module of the packages may need.
+    extras = set(provided) - {"tensorflow", "dev"}
     asked = set().union(*(_of(extra, requirements) for extra in extras))
     # markupsafe is half of jinja2; spaCy is installed by whoever names a pipeline of it (docs/hygiene.md).
     asked |= {"markupsafe", "spacy"}
@@ -224,7 +226,7 @@ def test_demo_and_test_run_what_the_readme_says(checkout):
     ]
     places = [demo.index(step) for step in steps]
     assert places == sorted(places)
-    assert "-m pytest -m 'not slow and not soak'" in _make(checkout, "-n", "test").stdout
+    assert "-m pytest -n 2 --dist loadfile -m 'not slow and not soak'" in _make(checkout, "-n", "test").stdout
 
 
 def test_the_ci_script_runs_and_is_plain_bash():
