@@ -7,6 +7,8 @@ Markers `slow` and `soak` are declared in pyproject.toml; `make test` leaves bot
 
 import os
 import pathlib
+import random
+import sys
 import tempfile
 from collections.abc import Iterator
 
@@ -18,6 +20,14 @@ ROOT = pathlib.Path(__file__).parents[1]
 # No hub is asked at test time: what isn't installed is missing. Set before any test module imports transformers.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Whatever ran before it in its process, a test draws the same numbers, its fixtures' weights among them."""
+    random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
 
 
 @pytest.fixture(scope="session")
