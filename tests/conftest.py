@@ -39,6 +39,17 @@ def shared_dir() -> pathlib.Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Networks of a few hundred weights are an order of magnitude slower with several."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def gcs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
     """Cloud Storage with one empty bucket, gs://bucket, for this test alone."""

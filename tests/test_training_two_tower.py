@@ -15,18 +15,11 @@ from model_handlers.settings import Settings
 from model_handlers.video_selectors import VideoTextSelector
 from transforms.records import Candidate, CaptionedClip
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 NAMES = ["clip", "siglip", "siglip2_naflex", "xclip"]
 FRAMES = 4
 LONG = "A cat sits on the sofa and looks at the camera. " * 9
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Networks this small are an order of magnitude slower with several."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -22,16 +22,9 @@ from model_handlers.umt_selector import UmtSelector, UmtSettings
 from model_handlers.umt_weights import canonical, layout, write_folder
 from transforms.records import Candidate, CaptionedClip
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 LONG = "A dog is running on the grass. " * 8 + "The red car is in the water."
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Networks this small are an order of magnitude slower with several."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
