@@ -34,7 +34,6 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoModel,
-    AutoModelForCausalLM,
     Blip2QFormerModel,
     GenerationConfig,
     PreTrainedModel,
@@ -45,6 +44,7 @@ from model_handlers.student_config import StudentConfig, language_width, vision_
 from model_handlers.student_pieces import (
     StudentOutput,
     add_lora,
+    make_language,
     make_vision,
     mark_initialised,
     recompute_in_evaluation,
@@ -103,7 +103,7 @@ class StudentForCaptioning(PreTrainedModel):
         self.text_positions = nn.Embedding(config.max_text_tokens, spoken)
         self.text_qformer = Blip2QFormerModel._from_config(config.text_qformer_config)
         self.text_projection = nn.Linear(asked, spoken)
-        self.language: Any = language if language is not None else AutoModelForCausalLM.from_config(config.text_config)
+        self.language: Any = language if language is not None else make_language(config.text_config)
         self._keeps_logits = "logits_to_keep" in inspect.signature(self.language.forward).parameters
         for part in loaded:
             mark_initialised(part)
@@ -317,12 +317,16 @@ class StudentForCaptioning(PreTrainedModel):
         Raises:
           ValueError: the frozen parts shall be left out, but did not come from anywhere that could be named.
         """
-        if not self.config.save_frozen:
-            from model_handlers.student_parts import check_references
+        from model_handlers.student_parts import check_references, seen_from
 
+        if not self.config.save_frozen:
             check_references(self.config)
         self._leave_out()
-        super().save_pretrained(save_directory, **more)
+        here, self.config.references = self.config.references, seen_from(save_directory, self.config.references)
+        try:
+            super().save_pretrained(save_directory, **more)
+        finally:
+            self.config.references = here
 
     def _leave_out(self) -> None:
         """Tell Transformers, and its Trainer when it resumes, which tensors no checkpoint holds."""
@@ -332,11 +336,12 @@ class StudentForCaptioning(PreTrainedModel):
     @classmethod
     def from_pretrained(cls, folder: Any, *arguments: Any, **named: Any) -> Any:  # type: ignore[override]
         """Load a directory that `save_pretrained` wrote, with the frozen parts from where it says that they are."""
-        from model_handlers.student_parts import load_referring
+        from model_handlers.student_parts import found_from, load_referring
 
         # What finds the directory, were it a hub's.
         hub: dict[str, Any] = {name: named[name] for name in HUB if name in named}
         config = named.pop("config", None) or StudentConfig.from_pretrained(folder, **hub)
+        config.references = found_from(folder, config.references)
         if not config.save_frozen:
             return load_referring(cls, folder, config, hub, named)
         loaded = super().from_pretrained(folder, *arguments, config=config, **named)

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from model_handlers.checkpoints import is_hub_id
 from model_handlers.pretrained import load_part
 from model_handlers.settings import Settings
+from model_handlers.student_files import check_place
+from model_handlers.student_inputs import load_speaking
 from model_handlers.vision import MODEL as LITE
 from model_handlers.vision import REVISION as LITE_REVISION
-from model_handlers.vision import load_vision
+from model_handlers.vision import load_net
 from model_handlers.weights import WeightsError
 
 if TYPE_CHECKING:
@@ -66,7 +68,7 @@ def from_parts(
     named = {"language": llm, "vision": vision or qformer, "qformer": qformer}
     places = {name: part for name, part in named.items() if part is not None}
     parts = _load(places, dtype)
-    tokenizer = load_part("AutoTokenizer", llm)
+    tokenizer = load_speaking(llm)
     if parts.qformer is not None:
         settings = {"freeze_qformer": True, "queries": parts.queries.shape[1]} | settings
         settings["qformer_config"] = parts.qformer.config
@@ -96,11 +98,55 @@ def reference(part: Settings) -> dict[str, str]:
     return {"weights": weights, "revision": part.revision, "version": part.version()}
 
 
+def seen_from(folder: str | os.PathLike[str], references: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """References as a directory's configuration holds them: others may have both elsewhere, side by side as here."""
+    start = os.path.abspath(folder)
+    # With a dot first, so that none looks like the hub's id.
+    return _placed(references, os.path.isabs, lambda path: os.path.join(".", os.path.relpath(path, start)))
+
+
+def found_from(folder: str | os.PathLike[str], references: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What `seen_from` wrote, as paths of this machine."""
+    start = os.path.abspath(folder)
+    return _placed(
+        references, lambda path: path.startswith("./"), lambda path: os.path.normpath(os.path.join(start, path))
+    )
+
+
+def _placed(
+    references: Mapping[str, Any] | None, moves: Callable[[str], bool], move: Callable[[str], str]
+) -> dict[str, Any] | None:
+    if references is None:
+        return None
+    places = {name: dict(place) for name, place in references.items()}
+    return {
+        name: place | ({"weights": move(place["weights"])} if moves(place["weights"]) else {})
+        for name, place in places.items()
+    }
+
+
 def check_references(config: StudentConfig) -> None:
     """Raise `ValueError` unless the configuration says where each frozen part came from."""
     wanted = ["vision", "language"] + ["qformer"] * config.freeze_qformer
     if missing := [name for name in wanted if name not in (config.references or {})]:
         raise ValueError(f"save_frozen can't be off: nothing says where {', '.join(missing)} came from; use from_parts")
+
+
+def load_student(part: Settings, dtype: str) -> StudentForCaptioning:
+    """A student that was trained, to go on with.
+
+    Args:
+      dtype: of the frozen parts.
+
+    Raises:
+      WeightsError: it can't be loaded, or lacks a tensor.
+    """
+    import torch
+
+    from model_handlers.student_network import register
+
+    register()
+    return _whole("AutoModel", part, getattr(torch, dtype))
 
 
 def load_referring(
@@ -123,6 +169,7 @@ def load_referring(
         places[name]["weights"] = str(moved)
     parts = {name: Settings(place["weights"], place["revision"]) for name, place in places.items()}
     for name, part in parts.items():
+        check_place(str(folder), name, part.weights)
         if (found := reference(part)["version"]) != places[name]["version"]:
             raise WeightsError(
                 f"{part.weights} is {found}, but this student was trained with {places[name]['version']}; name the"
@@ -159,7 +206,7 @@ def _load(parts: Mapping[str, Settings], dtype: Any) -> Parts:
     import torch
 
     dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
-    language = _whole("AutoModelForCausalLM", parts["language"], dtype)
+    language = _language(parts["language"], dtype)
     blip2 = _blip2(parts["qformer"], dtype) if "qformer" in parts else None
     if blip2 is not None and parts["vision"] == parts["qformer"]:
         vision = blip2.vision_model
@@ -172,12 +219,26 @@ def _load(parts: Mapping[str, Settings], dtype: Any) -> Parts:
     return Parts(vision, language, blip2.qformer.float(), blip2.query_tokens.float())
 
 
+def _language(part: Settings, dtype: Any) -> Any:
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    config = load_part("AutoConfig", part)
+    if config.is_encoder_decoder or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        told = "name one that goes on writing behind what it reads, such as a Llama or a Qwen"
+        raise WeightsError(f"{part.weights} is a {config.model_type}, no causal language model; {told}")
+    return _whole("AutoModelForCausalLM", part, dtype)
+
+
 def _vision(part: Settings, dtype: Any) -> Any:
     """The image encoder of a checkpoint."""
     config = load_part("AutoConfig", part)
     if config.model_type == "blip-2":
         return _blip2(part, dtype).vision_model
-    return _whole(HALVES.get(config.model_type, "AutoModel"), part, dtype)
+    if getattr(config, "mask_ratio", None):
+        told = "hides parts of a picture at random; name an encoder that sees all of it"
+        raise WeightsError(f"{part.weights} is a {config.model_type}, which {told}")
+    # Classifiers have no pooler, and nobody here asks one: only the states are read.
+    return _whole(HALVES.get(config.model_type, "AutoModel"), part, dtype, spare="pooler.")
 
 
 def _blip2(part: Settings, dtype: Any) -> Any:
@@ -195,7 +256,12 @@ def _blip2(part: Settings, dtype: Any) -> Any:
 
 def _whole(kind: str, part: Settings, dtype: Any, spare: str = "") -> Any:
     """A model of its own, not the process's shared one: adapters may be put into it."""
-    model, report = load_part(kind, part, dtype=dtype, use_safetensors=True, output_loading_info=True)
+    from safetensors import SafetensorError
+
+    try:
+        model, report = load_part(kind, part, dtype=dtype, use_safetensors=True, output_loading_info=True)
+    except SafetensorError as error:
+        raise WeightsError(f"{part.weights} is not whole ({error}); copy it again") from error
     missing = sorted(name for name in report["missing_keys"] if not spare or not name.startswith(spare))
     if missing:
         raise WeightsError(f"{part.weights} lacks {len(missing)} tensors of {kind}, such as {missing[0]}")
@@ -203,14 +269,9 @@ def _whole(kind: str, part: Settings, dtype: Any, spare: str = "") -> Any:
 
 
 def _lite() -> Any:
-    import torch
-
     from model_handlers.student_config import LiteVisionConfig
     from model_handlers.student_pieces import LiteVision
 
-    threads = torch.get_num_threads()
     model = LiteVision(LiteVisionConfig())
-    # A copy, as the lite profile's own stays on the CPU. Loading that one leaves torch a single thread.
-    model.net.load_state_dict(load_vision()._net.state_dict())
-    torch.set_num_threads(threads)
+    model.net.load_state_dict(load_net().state_dict())
     return model
