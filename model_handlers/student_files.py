@@ -67,7 +67,9 @@ def check_files(weights: str, folder: str, names: Collection[str]) -> None:
             sum(1 for _ in _sizes(path))
     here = os.path.isdir(os.path.expanduser(weights))
     for role, place in references_of(read_values(weights, folder, CONFIG)).items():
-        check_place(weights, role, os.path.normpath(os.path.join(folder, place)) if here and _moves(place) else place)
+        check_place(
+            weights, role, os.path.normpath(os.path.join(folder, place)) if here and is_beside(place) else place
+        )
 
 
 def references_of(config: Mapping[str, Any]) -> dict[str, str]:
@@ -86,17 +88,23 @@ def check_place(weights: str, role: str, place: str) -> None:
     Raises:
       WeightsError: there is no such directory.
     """
-    if place == LITE or place.startswith("gs://") or is_hub_id(place) or (not _moves(place) and os.path.isdir(place)):
+    elsewhere = place == LITE or place.startswith("gs://") or is_hub_id(place)
+    if elsewhere or (os.path.isdir(place) and not is_beside(place)):
         return
-    where = (
-        f"{place} beside it, where a bucket or the hub keeps none" if _moves(place) else f"{place}, which is not there"
-    )
-    told = "put it there, or train without --leave-out-frozen"
-    raise WeightsError(f"{weights} holds only what was trained; its {PARTS.get(role, role)} is at {where}; {told}")
+    told = f"{place}, which is not there; put it there, or train without --leave-out-frozen"
+    if is_beside(place):
+        told = f"{place} on the machine that trained it, and not in a bucket; train without --leave-out-frozen"
+    raise WeightsError(f"{weights} holds only what was trained; its {PARTS.get(role, role)} is at {told}")
 
 
-def _moves(place: str) -> bool:
-    return place.startswith("./")
+def beside(path: str) -> str:
+    """A path from a student's directory to a part, with a dot first, so that none looks like an id of the hub."""
+    return path if path.startswith("../") else f"./{path}"
+
+
+def is_beside(place: str) -> bool:
+    """Whether a place is told from a student's directory."""
+    return place.startswith(("./", "../"))
 
 
 def count_b(folder: str) -> float:

@@ -54,7 +54,7 @@ from model_handlers.student_pieces import (
 #: Pictures through the image encoder at once: with a ViT-g in bfloat16 about 1 GB of activations.
 PICTURES_AT_ONCE = 64
 NO_LABEL = -100
-HUB = ("revision", "cache_dir", "local_files_only", "token")
+HUB = ("revision", "cache_dir", "local_files_only", "token")  # what finds a directory, were it a hub's
 
 
 class StudentForCaptioning(PreTrainedModel):
@@ -88,7 +88,6 @@ class StudentForCaptioning(PreTrainedModel):
         super().__init__(config)
         width, asked = config.qformer_config.hidden_size, config.video_qformer_config.hidden_size
         spoken = language_width(config.text_config)
-        loaded = [part for part in (vision, language, qformer) if part is not None]
         self.vision: Any = vision if vision is not None else make_vision(config.vision_config)
         seen = vision_width(config.vision_config)
         self.states_norm = nn.LayerNorm(seen) if config.normalises_states else nn.Identity()
@@ -105,7 +104,7 @@ class StudentForCaptioning(PreTrainedModel):
         self.text_projection = nn.Linear(asked, spoken)
         self.language: Any = language if language is not None else make_language(config.text_config)
         self._keeps_logits = "logits_to_keep" in inspect.signature(self.language.forward).parameters
-        for part in loaded:
+        for part in filter(None, (vision, language, qformer)):
             mark_initialised(part)
         if config.lora:
             add_lora(self.language, config.lora)
@@ -317,16 +316,12 @@ class StudentForCaptioning(PreTrainedModel):
         Raises:
           ValueError: the frozen parts shall be left out, but did not come from anywhere that could be named.
         """
-        from model_handlers.student_parts import check_references, seen_from
-
         if not self.config.save_frozen:
+            from model_handlers.student_parts import check_references
+
             check_references(self.config)
         self._leave_out()
-        here, self.config.references = self.config.references, seen_from(save_directory, self.config.references)
-        try:
-            super().save_pretrained(save_directory, **more)
-        finally:
-            self.config.references = here
+        super().save_pretrained(save_directory, **more)
 
     def _leave_out(self) -> None:
         """Tell Transformers, and its Trainer when it resumes, which tensors no checkpoint holds."""
@@ -336,12 +331,11 @@ class StudentForCaptioning(PreTrainedModel):
     @classmethod
     def from_pretrained(cls, folder: Any, *arguments: Any, **named: Any) -> Any:  # type: ignore[override]
         """Load a directory that `save_pretrained` wrote, with the frozen parts from where it says that they are."""
-        from model_handlers.student_parts import found_from, load_referring
+        from model_handlers.student_parts import load_referring
 
-        # What finds the directory, were it a hub's.
         hub: dict[str, Any] = {name: named[name] for name in HUB if name in named}
         config = named.pop("config", None) or StudentConfig.from_pretrained(folder, **hub)
-        config.references = found_from(folder, config.references)
+        config.find_references(folder)
         if not config.save_frozen:
             return load_referring(cls, folder, config, hub, named)
         loaded = super().from_pretrained(folder, *arguments, config=config, **named)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from model_handlers.checkpoints import is_hub_id
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 #: Where a checkpoint's own class is of pictures and words, the half that sees.
 HALVES = {"clip": "CLIPVisionModel", "siglip": "SiglipVisionModel"}
+CAUSAL = "name one that goes on writing behind what it reads, such as a Llama or a Qwen"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +69,7 @@ def from_parts(
     named = {"language": llm, "vision": vision or qformer, "qformer": qformer}
     places = {name: part for name, part in named.items() if part is not None}
     parts = _load(places, dtype)
+    _check_causal(llm, parts.language)
     tokenizer = load_speaking(llm)
     if parts.qformer is not None:
         settings = {"freeze_qformer": True, "queries": parts.queries.shape[1]} | settings
@@ -96,33 +98,6 @@ def reference(part: Settings) -> dict[str, str]:
     local = not is_hub_id(part.weights) and not part.weights.startswith("gs://")
     weights = os.path.abspath(os.path.expanduser(part.weights)) if local else part.weights
     return {"weights": weights, "revision": part.revision, "version": part.version()}
-
-
-def seen_from(folder: str | os.PathLike[str], references: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """References as a directory's configuration holds them: others may have both elsewhere, side by side as here."""
-    start = os.path.abspath(folder)
-    # With a dot first, so that none looks like the hub's id.
-    return _placed(references, os.path.isabs, lambda path: os.path.join(".", os.path.relpath(path, start)))
-
-
-def found_from(folder: str | os.PathLike[str], references: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """What `seen_from` wrote, as paths of this machine."""
-    start = os.path.abspath(folder)
-    return _placed(
-        references, lambda path: path.startswith("./"), lambda path: os.path.normpath(os.path.join(start, path))
-    )
-
-
-def _placed(
-    references: Mapping[str, Any] | None, moves: Callable[[str], bool], move: Callable[[str], str]
-) -> dict[str, Any] | None:
-    if references is None:
-        return None
-    places = {name: dict(place) for name, place in references.items()}
-    return {
-        name: place | ({"weights": move(place["weights"])} if moves(place["weights"]) else {})
-        for name, place in places.items()
-    }
 
 
 def check_references(config: StudentConfig) -> None:
@@ -219,13 +194,25 @@ def _load(parts: Mapping[str, Settings], dtype: Any) -> Parts:
     return Parts(vision, language, blip2.qformer.float(), blip2.query_tokens.float())
 
 
+def _check_causal(part: Settings, language: Any) -> None:
+    """Refuse what looks ahead, as encoders do that Transformers loads all the same: captions would tell themselves."""
+    import torch
+
+    with torch.no_grad():
+        rows = language.get_input_embeddings()(torch.tensor([[0, 1], [0, 2]]))
+        one, other = language(inputs_embeds=rows, use_cache=False).logits[:, 0]
+    # Experts round otherwise in other company.
+    if (one - other).abs().max() > 8 * torch.finfo(one.dtype).eps * one.abs().max():
+        kind = language.config.model_type
+        raise WeightsError(f"{part.weights} is a {kind} that sees the words after each; {CAUSAL}")
+
+
 def _language(part: Settings, dtype: Any) -> Any:
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
     config = load_part("AutoConfig", part)
     if config.is_encoder_decoder or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        told = "name one that goes on writing behind what it reads, such as a Llama or a Qwen"
-        raise WeightsError(f"{part.weights} is a {config.model_type}, no causal language model; {told}")
+        raise WeightsError(f"{part.weights} is a {config.model_type}, no causal language model; {CAUSAL}")
     return _whole("AutoModelForCausalLM", part, dtype)
 
 
