@@ -18,10 +18,8 @@ from model_handlers.checkpoints import files_of, is_hub_id
 from model_handlers.vision import MODEL as LITE
 from model_handlers.weights import WeightsError
 
-CONFIG, WEIGHTS, INDEX, TOKENIZER = (
-    *("config.json", "model.safetensors", "model.safetensors.index.json"),
-    "tokenizer_config.json",
-)
+CONFIG, TOKENIZER = "config.json", "tokenizer_config.json"
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 TRAINED = "reelscribe train student writes such a directory"
 #: The frozen parts, as a configuration's `references` call them.
 PARTS = {"vision": "image encoder", "language": "language model", "qformer": "Q-Former"}
