@@ -132,6 +132,7 @@ class Entry:
             like=self.like or (self.name if name not in ("", self.name) else ""),
             model=settings.weights,
             revision=settings.version(),
+            parameters_b=settings.parameters_b() or self.parameters_b,
             settings=settings,
             inputs=settings.inputs,
             needs_text="V" not in settings.inputs.split("-"),

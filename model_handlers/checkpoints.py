@@ -61,7 +61,7 @@ def check(weights: str, revision: str) -> None:
     if is_hub_id(weights):
         if not _COMMIT.fullmatch(revision):
             how = "a commit's 40 digits; the model's page on the hub lists them under Files, History"
-            raise WeightsError(f"{weights} needs a pinned revision: {how}")
+            raise WeightsError(f"{weights} needs a pinned revision: {how}. There is no directory of this name here")
         return
     folder = os.path.expanduser(weights)
     if not os.path.isdir(folder):

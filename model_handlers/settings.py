@@ -83,6 +83,10 @@ class Settings:
         """What stands in `captions.revision`: a hub's commit, or a digest of the files; `WeightsError` without them."""
         return version_of(self.weights, self.revision)
 
+    def parameters_b(self) -> float:
+        """Billions of weights, where the files tell; 0 where only the catalogue does."""
+        return 0.0
+
     def prompt_id(self) -> str:
         """What stands in `captions.prompt_id`: the prompt's words, the inputs, and what else shapes an answer."""
         return f"{self.asked().prompt_id if self.prompt else 'unasked'}/{self.inputs}/{self.wording()}"

@@ -10,9 +10,14 @@ The paper's sizes are the defaults (arXiv 2402.19479, appendix D.1; METHOD secti
 from __future__ import annotations
 
 import copy
+import functools
+import os
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from transformers import AutoConfig, Blip2QFormerConfig, PreTrainedConfig
+
+from model_handlers.student_files import beside, is_beside
 
 MODEL_TYPE = "reelscribe-student"
 LITE_VISION_TYPE = "reelscribe-lite-vision"
@@ -105,6 +110,21 @@ class StudentConfig(PreTrainedConfig):
         """The language model's, for whoever asks for the vocabulary."""
         return self.text_config.get_text_config(decoder=decoder, encoder=encoder)
 
+    def save_pretrained(self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **more: Any) -> None:
+        """Write `config.json`; in it, directories are told from there, so that they may be moved together."""
+        start, here = os.path.abspath(save_directory), self.references
+        self.references = _moved(here, os.path.isabs, lambda path: beside(os.path.relpath(path, start)))
+        try:
+            super().save_pretrained(save_directory, push_to_hub, **more)
+        finally:
+            self.references = here
+
+    def find_references(self, folder: str | os.PathLike[str]) -> None:
+        """Tell the places of parts from here, not from the directory that they were read in."""
+        if os.path.isdir(start := os.path.abspath(folder)):
+            find = functools.partial(os.path.join, start)
+            self.references = _moved(self.references, is_beside, lambda path: os.path.normpath(find(path)))
+
     def _check(self) -> None:
         if self.text_config.is_encoder_decoder:
             raise ValueError(f"the language model must be causal; {self.text_config.model_type} reads and writes apart")
@@ -118,6 +138,14 @@ class StudentConfig(PreTrainedConfig):
             raise ValueError(f"the language model reads {limit} tokens, too few for {self.prefix} and a caption")
         if self.lora is not None and set(self.lora) != {"r", "alpha", "targets"}:
             raise ValueError(f"lora must hold r, alpha and targets, not {', '.join(sorted(self.lora)) or 'nothing'}")
+
+
+def _moved(references: dict[str, Any] | None, which: Callable[[str], bool], move: Callable[[str], str]) -> Any:
+    places = (references or {}).items()
+    return references and {
+        name: {**place, "weights": move(place["weights"])} if which(place["weights"]) else place
+        for name, place in places
+    }
 
 
 def vision_width(config: Any) -> int:
@@ -134,9 +162,16 @@ def language_width(config: Any) -> int:
     return getattr(text, "word_embed_proj_dim", None) or text.hidden_size
 
 
+def _nameless(config: PreTrainedConfig) -> PreTrainedConfig:
+    """A copy that does not tell from which directory of this machine it was read."""
+    copied = copy.deepcopy(config)
+    copied.name_or_path = ""
+    return copied
+
+
 def _part(values: dict[str, Any] | PreTrainedConfig | None, usual: str) -> PreTrainedConfig:
     if isinstance(values, PreTrainedConfig):
-        return copy.deepcopy(values)
+        return _nameless(values)
     values = dict(values or {})
     kind = values.pop("model_type", usual)
     return LiteVisionConfig(**values) if kind == LITE_VISION_TYPE else AutoConfig.for_model(kind, **values)
@@ -144,5 +179,5 @@ def _part(values: dict[str, Any] | PreTrainedConfig | None, usual: str) -> PreTr
 
 def _qformer(values: dict[str, Any] | PreTrainedConfig | None, usual: dict[str, Any]) -> PreTrainedConfig:
     if isinstance(values, PreTrainedConfig):
-        return copy.deepcopy(values)
+        return _nameless(values)
     return Blip2QFormerConfig(**{**usual, **(values or {})})

@@ -125,13 +125,15 @@ class StudentInputs:
         Raises:
           WeightsError: a part is missing.
         """
+        mean: tuple[float, ...]
+        deviation: tuple[float, ...]
         if vision.weights == lite.MODEL:
             mean, deviation = (lite.PIXEL_MEAN / 255,) * 3, (lite.PIXEL_SCALE / 255,) * 3
         else:
             look = load_part("AutoImageProcessor", vision)
-            mean, deviation = tuple(look.image_mean), tuple(look.image_std)
+            mean, deviation = normalisation_of(look)
             settings = {"side": side_of(look)} | settings
-        return cls(load_tokenizer(llm), Reading(mean=mean, deviation=deviation, **settings))
+        return cls(load_speaking(llm), Reading(mean=mean, deviation=deviation, **settings))
 
     def pixels(self, frames: Sequence[np.ndarray]) -> torch.Tensor:
         """Whole frames squeezed to squares and normalised, float32, (frames, 3, side, side).
@@ -215,10 +217,31 @@ class StudentInputs:
 
     def _tokens(self, text: str) -> list[int]:
         with self._lock:
-            return self.tokenizer(text, add_special_tokens=False).input_ids if text else []
+            # A "</s>" that somebody wrote ends nothing.
+            plainly = {"add_special_tokens": False, "split_special_tokens": True}
+            return self.tokenizer(text, **plainly).input_ids if text else []
 
     def _count(self, text: str) -> int:
         return len(self._tokens(text))
+
+
+def load_speaking(llm: Settings) -> Any:
+    """A language model's tokenizer that knows what ends a text, if anything does.
+
+    Some checkpoints leave that to the tokenizer's class, GPT-2's among them.
+    """
+    tokenizer = load_tokenizer(llm)
+    if tokenizer.eos_token_id is None:
+        tokenizer = load_part("AutoTokenizer", llm)
+    return tokenizer
+
+
+def normalisation_of(look: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The mean and deviation of pixels in [0, 1] that do what an image processor does."""
+    scale = 255 * look.rescale_factor if look.do_rescale else 255.0
+    if not look.do_normalize:
+        return (0.0,) * 3, (1 / scale,) * 3
+    return tuple(mean / scale for mean in look.image_mean), tuple(one / scale for one in look.image_std)
 
 
 def side_of(look: Any) -> int:

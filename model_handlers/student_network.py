@@ -34,7 +34,6 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoModel,
-    AutoModelForCausalLM,
     Blip2QFormerModel,
     GenerationConfig,
     PreTrainedModel,
@@ -45,6 +44,7 @@ from model_handlers.student_config import StudentConfig, language_width, vision_
 from model_handlers.student_pieces import (
     StudentOutput,
     add_lora,
+    make_language,
     make_vision,
     mark_initialised,
     recompute_in_evaluation,
@@ -54,7 +54,7 @@ from model_handlers.student_pieces import (
 #: Pictures through the image encoder at once: with a ViT-g in bfloat16 about 1 GB of activations.
 PICTURES_AT_ONCE = 64
 NO_LABEL = -100
-HUB = ("revision", "cache_dir", "local_files_only", "token")
+HUB = ("revision", "cache_dir", "local_files_only", "token")  # what finds a directory, were it a hub's
 
 
 class StudentForCaptioning(PreTrainedModel):
@@ -88,7 +88,6 @@ class StudentForCaptioning(PreTrainedModel):
         super().__init__(config)
         width, asked = config.qformer_config.hidden_size, config.video_qformer_config.hidden_size
         spoken = language_width(config.text_config)
-        loaded = [part for part in (vision, language, qformer) if part is not None]
         self.vision: Any = vision if vision is not None else make_vision(config.vision_config)
         seen = vision_width(config.vision_config)
         self.states_norm = nn.LayerNorm(seen) if config.normalises_states else nn.Identity()
@@ -103,9 +102,9 @@ class StudentForCaptioning(PreTrainedModel):
         self.text_positions = nn.Embedding(config.max_text_tokens, spoken)
         self.text_qformer = Blip2QFormerModel._from_config(config.text_qformer_config)
         self.text_projection = nn.Linear(asked, spoken)
-        self.language: Any = language if language is not None else AutoModelForCausalLM.from_config(config.text_config)
+        self.language: Any = language if language is not None else make_language(config.text_config)
         self._keeps_logits = "logits_to_keep" in inspect.signature(self.language.forward).parameters
-        for part in loaded:
+        for part in filter(None, (vision, language, qformer)):
             mark_initialised(part)
         if config.lora:
             add_lora(self.language, config.lora)
@@ -334,9 +333,9 @@ class StudentForCaptioning(PreTrainedModel):
         """Load a directory that `save_pretrained` wrote, with the frozen parts from where it says that they are."""
         from model_handlers.student_parts import load_referring
 
-        # What finds the directory, were it a hub's.
         hub: dict[str, Any] = {name: named[name] for name in HUB if name in named}
         config = named.pop("config", None) or StudentConfig.from_pretrained(folder, **hub)
+        config.find_references(folder)
         if not config.save_frozen:
             return load_referring(cls, folder, config, hub, named)
         loaded = super().from_pretrained(folder, *arguments, config=config, **named)

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 from model_handlers.checkpoints import is_hub_id
 from model_handlers.pretrained import load_part
 from model_handlers.settings import Settings
+from model_handlers.student_files import check_place
+from model_handlers.student_inputs import load_speaking
 from model_handlers.vision import MODEL as LITE
 from model_handlers.vision import REVISION as LITE_REVISION
-from model_handlers.vision import load_vision
+from model_handlers.vision import load_net
 from model_handlers.weights import WeightsError
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 #: Where a checkpoint's own class is of pictures and words, the half that sees.
 HALVES = {"clip": "CLIPVisionModel", "siglip": "SiglipVisionModel"}
+CAUSAL = "name one that goes on writing behind what it reads, such as a Llama or a Qwen"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +69,8 @@ def from_parts(
     named = {"language": llm, "vision": vision or qformer, "qformer": qformer}
     places = {name: part for name, part in named.items() if part is not None}
     parts = _load(places, dtype)
-    tokenizer = load_part("AutoTokenizer", llm)
+    _check_causal(llm, parts.language)
+    tokenizer = load_speaking(llm)
     if parts.qformer is not None:
         settings = {"freeze_qformer": True, "queries": parts.queries.shape[1]} | settings
         settings["qformer_config"] = parts.qformer.config
@@ -103,6 +107,23 @@ def check_references(config: StudentConfig) -> None:
         raise ValueError(f"save_frozen can't be off: nothing says where {', '.join(missing)} came from; use from_parts")
 
 
+def load_student(part: Settings, dtype: str) -> StudentForCaptioning:
+    """A student that was trained, to go on with.
+
+    Args:
+      dtype: of the frozen parts.
+
+    Raises:
+      WeightsError: it can't be loaded, or lacks a tensor.
+    """
+    import torch
+
+    from model_handlers.student_network import register
+
+    register()
+    return _whole("AutoModel", part, getattr(torch, dtype))
+
+
 def load_referring(
     kind: type[StudentForCaptioning], folder: Any, config: StudentConfig, hub: Mapping[str, Any], named: dict[str, Any]
 ) -> Any:
@@ -123,6 +144,7 @@ def load_referring(
         places[name]["weights"] = str(moved)
     parts = {name: Settings(place["weights"], place["revision"]) for name, place in places.items()}
     for name, part in parts.items():
+        check_place(str(folder), name, part.weights)
         if (found := reference(part)["version"]) != places[name]["version"]:
             raise WeightsError(
                 f"{part.weights} is {found}, but this student was trained with {places[name]['version']}; name the"
@@ -159,7 +181,7 @@ def _load(parts: Mapping[str, Settings], dtype: Any) -> Parts:
     import torch
 
     dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
-    language = _whole("AutoModelForCausalLM", parts["language"], dtype)
+    language = _language(parts["language"], dtype)
     blip2 = _blip2(parts["qformer"], dtype) if "qformer" in parts else None
     if blip2 is not None and parts["vision"] == parts["qformer"]:
         vision = blip2.vision_model
@@ -172,12 +194,38 @@ def _load(parts: Mapping[str, Settings], dtype: Any) -> Parts:
     return Parts(vision, language, blip2.qformer.float(), blip2.query_tokens.float())
 
 
+def _check_causal(part: Settings, language: Any) -> None:
+    """Refuse what looks ahead, as encoders do that Transformers loads all the same: captions would tell themselves."""
+    import torch
+
+    with torch.no_grad():
+        rows = language.get_input_embeddings()(torch.tensor([[0, 1], [0, 2]]))
+        one, other = language(inputs_embeds=rows, use_cache=False).logits[:, 0]
+    # Experts round otherwise in other company.
+    if (one - other).abs().max() > 8 * torch.finfo(one.dtype).eps * one.abs().max():
+        kind = language.config.model_type
+        raise WeightsError(f"{part.weights} is a {kind} that sees the words after each; {CAUSAL}")
+
+
+def _language(part: Settings, dtype: Any) -> Any:
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    config = load_part("AutoConfig", part)
+    if config.is_encoder_decoder or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise WeightsError(f"{part.weights} is a {config.model_type}, no causal language model; {CAUSAL}")
+    return _whole("AutoModelForCausalLM", part, dtype)
+
+
 def _vision(part: Settings, dtype: Any) -> Any:
     """The image encoder of a checkpoint."""
     config = load_part("AutoConfig", part)
     if config.model_type == "blip-2":
         return _blip2(part, dtype).vision_model
-    return _whole(HALVES.get(config.model_type, "AutoModel"), part, dtype)
+    if getattr(config, "mask_ratio", None):
+        told = "hides parts of a picture at random; name an encoder that sees all of it"
+        raise WeightsError(f"{part.weights} is a {config.model_type}, which {told}")
+    # Classifiers have no pooler, and nobody here asks one: only the states are read.
+    return _whole(HALVES.get(config.model_type, "AutoModel"), part, dtype, spare="pooler.")
 
 
 def _blip2(part: Settings, dtype: Any) -> Any:
@@ -195,7 +243,12 @@ def _blip2(part: Settings, dtype: Any) -> Any:
 
 def _whole(kind: str, part: Settings, dtype: Any, spare: str = "") -> Any:
     """A model of its own, not the process's shared one: adapters may be put into it."""
-    model, report = load_part(kind, part, dtype=dtype, use_safetensors=True, output_loading_info=True)
+    from safetensors import SafetensorError
+
+    try:
+        model, report = load_part(kind, part, dtype=dtype, use_safetensors=True, output_loading_info=True)
+    except SafetensorError as error:
+        raise WeightsError(f"{part.weights} is not whole ({error}); copy it again") from error
     missing = sorted(name for name in report["missing_keys"] if not spare or not name.startswith(spare))
     if missing:
         raise WeightsError(f"{part.weights} lacks {len(missing)} tensors of {kind}, such as {missing[0]}")
@@ -203,14 +256,9 @@ def _whole(kind: str, part: Settings, dtype: Any, spare: str = "") -> Any:
 
 
 def _lite() -> Any:
-    import torch
-
     from model_handlers.student_config import LiteVisionConfig
     from model_handlers.student_pieces import LiteVision
 
-    threads = torch.get_num_threads()
     model = LiteVision(LiteVisionConfig())
-    # A copy, as the lite profile's own stays on the CPU. Loading that one leaves torch a single thread.
-    model.net.load_state_dict(load_vision()._net.state_dict())
-    torch.set_num_threads(threads)
+    model.net.load_state_dict(load_net().state_dict())
     return model

@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModel, Blip2VisionModel, PreTrainedModel
+from transformers import AutoModel, AutoModelForCausalLM, Blip2VisionModel, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import ModelOutput
 
 from model_handlers.student_config import LiteVisionConfig
-from model_handlers.vision import FRAMES_AT_ONCE, MODEL, _fuse
+from model_handlers.vision import FRAMES_AT_ONCE, MODEL, fuse
 from model_handlers.weights import WeightsError
 
 
@@ -45,7 +45,7 @@ class LiteVision(PreTrainedModel):
         from efficientnet_lite_pytorch import EfficientNet
 
         super().__init__(config)
-        self.net = _fuse(EfficientNet.from_name(MODEL).eval())
+        self.net = fuse(EfficientNet.from_name(MODEL).eval())
         self.post_init()
 
     def forward(self, pixel_values: torch.Tensor, **_: Any) -> BaseModelOutput:
@@ -57,6 +57,12 @@ class LiteVision(PreTrainedModel):
         return BaseModelOutput(last_hidden_state=maps.flatten(2).transpose(1, 2))
 
 
+def make_language(config: Any) -> PreTrainedModel:
+    """A language model by its configuration, at random."""
+    # Unless it is told, Transformers asks whoever sits there whether code out of the configuration shall run.
+    return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+
+
 def make_vision(config: Any) -> PreTrainedModel:
     """An image encoder by its configuration, at random."""
     if isinstance(config, LiteVisionConfig):
@@ -64,7 +70,7 @@ def make_vision(config: Any) -> PreTrainedModel:
     # The only half of a model that `AutoModel` does not know.
     if config.model_type == "blip_2_vision_model":
         return Blip2VisionModel._from_config(config)
-    return AutoModel.from_config(config)
+    return AutoModel.from_config(config, trust_remote_code=False)
 
 
 def mark_initialised(part: nn.Module) -> None:
@@ -76,6 +82,8 @@ def mark_initialised(part: nn.Module) -> None:
 
 def add_lora(language: nn.Module, lora: Mapping[str, Any]) -> None:
     """Put adapters beside some of the language model's matrices; they change nothing until they are trained.
+
+    They are float32 as all that is trained, whatever the matrices are.
 
     Raises:
       WeightsError: peft is not installed. ValueError: no matrix has such a name.
@@ -92,7 +100,7 @@ def add_lora(language: nn.Module, lora: Mapping[str, Any]) -> None:
     module: Any
     for name, module in language.named_modules():
         if "lora_" in name:
-            module._is_hf_initialized = True
+            module.float()._is_hf_initialized = True
 
 
 def train_language(language: nn.Module, mode: bool) -> None:

@@ -11,7 +11,6 @@ of its weights on a device.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
@@ -25,6 +24,7 @@ from model_handlers.prompts import Inputs
 from model_handlers.resident import Raw, ResidentHandler
 from model_handlers.settings import Settings, check_sees
 from model_handlers.sighted import until_end
+from model_handlers.student_files import CONFIG, INDEX, TRAINED, check_files, count_b, read_values
 from model_handlers.student_inputs import FILE, TEXT, Reading, Sample, StudentInputs, Texts
 from model_handlers.weights import WeightsError
 from transforms.records import Clip
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 #: `student_config.MODEL_TYPE`, whose module imports Transformers.
 MODEL_TYPE = "reelscribe-student"
-CONFIG, SEARCH = "config.json", "generation_config.json"
+SEARCH = "generation_config.json"
 #: What the training tells of itself; a directory that a student was merely saved to has none.
 RECORD, SCHEMA_VERSION = "student.json", 1
 #: Of the directory's generation configuration; it never samples, as two runs shall say the same.
@@ -46,7 +46,6 @@ SEARCHED = (
 MAX_NEW_TOKENS = 64
 #: What the directory decides unless the settings say it.
 OF_DIRECTORY = ("frames", "max_new_tokens", "text_tokens")
-TRAINED = "reelscribe train student writes such a directory"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,9 +77,16 @@ class StudentSettings(Settings):
         """
         if self.prompt:
             raise ValueError("prompt can't be chosen for a student, which was trained on its own; leave it out")
-        if folder := _seen_from_here(self.weights, self.revision):
+        folder, names = _seen_from_here(self.weights, self.revision)
+        if folder:
             check_frames(self, check_student(self.weights, folder))
+            check_files(self.weights, folder, names)
         return self
+
+    def parameters_b(self) -> float:
+        """Billions of weights, where they are on this machine."""
+        folder = os.path.expanduser(self.weights)
+        return count_b(folder) if os.path.isdir(folder) else 0.0
 
     def prompt_id(self) -> str:
         """The wording of texts, where it reads any; the wording of the directory's own is in its digest."""
@@ -91,15 +97,21 @@ def _is_nought(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value == 0
 
 
-def _seen_from_here(weights: str, revision: str) -> str:
-    """The directory with a student's small files; empty where they are not to be had before the job."""
+def _seen_from_here(weights: str, revision: str) -> tuple[str, list[str]]:
+    """The directory with a student's small files, and the names of all; empty where they are not to be had here."""
     if not weights or is_hub_id(weights):
-        return ""
+        return "", []
     check(weights, revision)
     if weights.startswith("gs://"):
-        return bucket.fetch_folder(weights, (CONFIG, FILE, RECORD).__contains__)
+        names: list[str] = []
+
+        def is_small(name: str) -> bool:
+            names.append(name)
+            return name in (CONFIG, FILE, RECORD, INDEX)
+
+        return bucket.fetch_folder(weights, is_small), names
     folder = os.path.expanduser(weights)
-    return folder if os.path.isdir(folder) else ""
+    return (folder, os.listdir(folder)) if os.path.isdir(folder) else ("", [])
 
 
 def check_student(weights: str, folder: str) -> Reading:
@@ -111,14 +123,14 @@ def check_student(weights: str, folder: str) -> Reading:
     Raises:
       WeightsError: it holds no student, or one of a newer release.
     """
-    kind = _read(weights, folder, CONFIG).get("model_type")
+    kind = read_values(weights, folder, CONFIG).get("model_type")
     if kind != MODEL_TYPE:
         raise WeightsError(f"{weights} holds a model of type {kind}, no student; {TRAINED}")
-    values = _read(weights, folder, FILE)
+    values = read_values(weights, folder, FILE)
     known = {field.name for field in dataclasses.fields(Reading)}
     newer = f"{weights} was written by another release of reelscribe"
     if os.path.isfile(os.path.join(folder, RECORD)):
-        version = _read(weights, folder, RECORD).get("schema_version")
+        version = read_values(weights, folder, RECORD).get("schema_version")
         if version != SCHEMA_VERSION:
             told = f"{RECORD} has the schema version {version}, this one reads {SCHEMA_VERSION}"
             raise WeightsError(f"{newer}: {told}; use that release")
@@ -139,20 +151,6 @@ def check_frames(settings: StudentSettings, reading: Reading) -> None:
         raise ValueError(f"frames must be {reading.frames}, as {settings.weights} was trained, not {settings.frames}")
 
 
-def _read(weights: str, folder: str, name: str) -> dict[str, Any]:
-    try:
-        with open(os.path.join(folder, name), encoding="utf-8") as file:
-            values = json.load(file)
-    except FileNotFoundError as error:
-        raise WeightsError(f"{weights} holds no {name}, so it is no student; {TRAINED}") from error
-    except (OSError, ValueError, RecursionError) as error:
-        told = " ".join(str(error).split())[:200]
-        raise WeightsError(f"{weights}/{name} can't be read ({told}); take it from the training run again") from error
-    if not isinstance(values, dict):
-        raise WeightsError(f"{weights}/{name} holds no object; take it from the training run again")
-    return values
-
-
 def texts_of(clip: Clip, inputs: str) -> Texts:
     """The clip's texts that the inputs let through."""
     seen = inputs.split("-")
@@ -167,9 +165,12 @@ def search_of(told: Mapping[str, Any], settings: StudentSettings, room: int | No
       told: what `generation_config.json` says. room: tokens that the language model has left for a caption; None: any.
 
     Raises:
-      ValueError: the settings ask for more than fit.
+      ValueError: the settings ask for more than fit. WeightsError: the file says what cannot be meant.
     """
     search = {name: told[name] for name in SEARCHED if told.get(name) is not None}
+    for name in ("num_beams", "max_new_tokens"):
+        if not isinstance(value := search.get(name, 1), int) or value < 1:
+            raise WeightsError(f"{settings.weights}/{SEARCH}: {name} must be a whole number from 1 up, not {value!r}")
     asked = settings.max_new_tokens
     if room is not None and asked > room:
         raise ValueError(f"max_new_tokens must be at most {room} for {settings.weights}, not {asked}")
@@ -198,7 +199,7 @@ class Student:
         config = self.model.config
         limit = getattr(config.text_config.get_text_config(), "max_position_embeddings", None)
         room = None if limit is None else limit - config.prefix
-        told = _read(settings.weights, folder, SEARCH) if os.path.isfile(os.path.join(folder, SEARCH)) else {}
+        told = read_values(settings.weights, folder, SEARCH) if os.path.isfile(os.path.join(folder, SEARCH)) else {}
         self.search = search_of(told, settings, room)
         check_frames(settings, reading)
         places = config.max_text_tokens

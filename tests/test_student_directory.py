@@ -1,12 +1,14 @@
 """The student's directory, and the parts that a student is made of, at tiny size."""
 
+import json
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
 import tiny_dual
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny_student import (
     QFORMER,
     SIZES,
@@ -23,7 +25,8 @@ from tiny_student import (
 
 from model_handlers.settings import Settings
 from model_handlers.student_inputs import Sample, StudentInputs
-from model_handlers.student_parts import from_parts
+from model_handlers.student_parts import from_parts, load_student
+from model_handlers.student_teacher import StudentSettings
 from model_handlers.weights import WeightsError
 
 LITE = "efficientnet-lite0"
@@ -109,6 +112,65 @@ def test_a_frozen_part_that_moved_is_named_and_one_that_changed_is_refused(parts
         type(student).from_pretrained(tmp_path / "student", parts={"language": parts / "gpt2"})
 
 
+def test_a_student_and_its_frozen_parts_may_be_moved_together_but_not_apart(parts, tmp_path):
+    shutil.copytree(parts / "llm", tmp_path / "here" / "llm")
+    student, inputs = tiny_student(tmp_path / "here" / "llm", LITE, save_frozen=False)
+    student.save_pretrained(tmp_path / "here" / "v1")
+    inputs.save(tmp_path / "here" / "v1")
+    assert str(tmp_path) not in (tmp_path / "here" / "v1" / "config.json").read_text()
+    (tmp_path / "here").rename(tmp_path / "there")
+    moved = tmp_path / "there" / "v1"
+    student.config.references["language"]["weights"] = str(tmp_path / "there" / "llm")
+    assert_same(student, type(student).from_pretrained(moved))
+    StudentSettings(str(moved)).checked()
+    (tmp_path / "there" / "llm").rename(tmp_path / "llm")
+    told = f"v1 holds only what was trained; its language model is at {tmp_path}/there/llm, which is not there; put"
+    with pytest.raises(WeightsError, match=told):
+        type(student).from_pretrained(moved)
+    with pytest.raises(WeightsError, match=told):
+        StudentSettings(str(moved)).checked()
+
+
+def test_code_that_a_configuration_names_is_never_run_nor_asked_about(untrained, tmp_path, monkeypatch):
+    student, inputs = untrained
+    student.save_pretrained(tmp_path)
+    inputs.save(tmp_path)
+    (tmp_path / "theirs.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    config = json.loads((tmp_path / "config.json").read_text())
+    theirs = {name: f"{tmp_path}--theirs.Model" for name in ("AutoConfig", "AutoModel", "AutoModelForCausalLM")}
+    # A type that Transformers has no language model of, so that code is the only way.
+    config["text_config"] = {"model_type": "clip_text_model", "hidden_size": 48, "auto_map": theirs}
+    (tmp_path / "config.json").write_text(json.dumps(config | {"auto_map": theirs}))
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    with pytest.raises(WeightsError, match="can't be loaded as AutoModel"):
+        load_student(Settings(str(tmp_path)), "float32")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("harm", "told"),
+    [
+        ("missing", "lacks 1 tensors of AutoModel, such as video_projection.weight"),
+        ("cut", r"is not whole \(.*\); copy it again"),
+        ("pickled", "can't be loaded as AutoModel: Error no file named model.safetensors"),
+    ],
+)
+def test_a_student_to_go_on_from_has_all_its_weights_and_has_them_as_safetensors(untrained, tmp_path, harm, told):
+    untrained[0].save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    tensors = load_file(file)
+    if harm == "missing":
+        del tensors["video_projection.weight"]
+        save_file(tensors, file, {"format": "pt"})
+    elif harm == "cut":
+        file.write_bytes(file.read_bytes()[:-9])
+    else:
+        torch.save(tensors, tmp_path / "pytorch_model.bin")
+        file.unlink()
+    with pytest.raises(WeightsError, match=told):
+        load_student(Settings(str(tmp_path)), "float32")
+
+
 def test_a_student_out_of_nowhere_cannot_leave_its_frozen_parts_out(untrained, tmp_path):
     student, _ = untrained
     student.config.save_frozen, kept = False, student.config.references
@@ -180,6 +242,49 @@ def test_other_encoders_and_parts_that_cannot_be_meant(parts):
         from_parts(llm=Settings(str(parts / "llm")))
     with pytest.raises(WeightsError, match="tower is a clip_vision_model; name a BLIP-2 checkpoint"):
         from_parts(llm=Settings(str(parts / "llm")), qformer=Settings(str(parts / "tower")))
+
+
+def test_language_models_that_do_not_write_from_left_to_right_are_refused(parts, tmp_path):
+    import transformers
+
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    t5 = transformers.T5Config(d_model=16, d_ff=16, num_layers=1, num_heads=2, d_kv=8, vocab_size=32)
+    transformers.T5ForConditionalGeneration(t5).save_pretrained(tmp_path / "t5")
+    transformers.RobertaForMaskedLM(transformers.RobertaConfig(**sizes)).save_pretrained(tmp_path / "roberta")
+    told = "; name one that goes on writing behind what it reads, such as a Llama or a Qwen"
+    kinds = {"t5": "t5, no causal language model", "roberta": "roberta that sees the words after each"}
+    for name, kind in kinds.items():
+        with pytest.raises(WeightsError, match=f"{name} is a {kind}{told}"):
+            from_parts(llm=Settings(str(tmp_path / name)), vision=Settings(LITE))
+
+
+def test_the_encoder_may_be_a_classifier_but_none_that_hides_parts_of_a_picture(parts, tmp_path):
+    import transformers
+
+    sizes = {"image_size": 28, "patch_size": 14, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    made = {
+        "classifier": transformers.ViTForImageClassification(transformers.ViTConfig(**sizes)),
+        "mae": transformers.ViTMAEModel(transformers.ViTMAEConfig(**sizes)),
+    }
+    for name, model in made.items():
+        model.save_pretrained(tmp_path / name)
+        transformers.ViTImageProcessor(size={"height": 28, "width": 28}).save_pretrained(tmp_path / name)
+    student, inputs = tiny_student(parts / "llm", tmp_path / "classifier")
+    pixels = read(inputs)["pixel_values"]
+    with torch.no_grad():
+        seen = made["classifier"].eval().vit(pixels.flatten(0, 1)).last_hidden_state.unflatten(0, pixels.shape[:2])
+    assert torch.allclose(student.encode_frames(pixels), seen, atol=1e-6)
+    with pytest.raises(WeightsError, match="mae is a vit_mae, which hides parts of a picture at random; name an"):
+        tiny_student(parts / "llm", tmp_path / "mae")
+
+
+def test_the_lite_encoder_leaves_torch_its_threads(monkeypatch):
+    from model_handlers.student_parts import _lite
+
+    counts: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", counts.append)
+    _lite()
+    assert counts == []
 
 
 def test_the_lite_encoder_gives_its_map_of_seven_by_seven(parts, tmp_path):

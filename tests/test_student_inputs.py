@@ -11,7 +11,16 @@ from tiny_student import (
     student_tokenizer,
 )
 
-from model_handlers.student_inputs import Reading, Sample, StudentInputs, Texts, drop_text
+from model_handlers.settings import Settings
+from model_handlers.student_inputs import (
+    Reading,
+    Sample,
+    StudentInputs,
+    Texts,
+    drop_text,
+    load_speaking,
+    normalisation_of,
+)
 from model_handlers.weights import WeightsError
 
 LITE = "efficientnet-lite0"
@@ -76,6 +85,44 @@ def test_frames_are_squeezed_whole_and_repeated_where_they_are_few(inputs):
     # Both sides of the picture are there.
     assert (shares[:, 14, 1] * 255).round().int().tolist() == list(COLOURS["red"])
     assert (shares[:, 14, -2] * 255).round().int().tolist() == list(COLOURS["blue"])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"do_normalize": False}, {"rescale_factor": 2 / 255}, {"do_rescale": False, "image_mean": [9.0] * 3}],
+)
+def test_pixels_are_scaled_as_the_encoders_own_preparation_does(changes):
+    from transformers import ViTImageProcessor
+
+    look = ViTImageProcessor(size={"height": 28, "width": 28}, **changes)
+    mean, deviation = normalisation_of(look)
+    inputs = StudentInputs(student_tokenizer(), Reading(frames=1, side=28, mean=mean, deviation=deviation))
+    frame = np.random.default_rng(0).integers(0, 255, (28, 28, 3), np.uint8)
+    theirs = look(frame, return_tensors="pt")["pixel_values"]
+    assert torch.allclose(inputs.pixels([frame]), theirs.float(), rtol=1e-4, atol=1e-4)
+
+
+def test_tokenizers_that_leave_their_special_tokens_to_their_class_keep_them(tmp_path):
+    from tokenizers import pre_tokenizers
+    from transformers import GPT2Config, GPT2TokenizerFast
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {letter: number for number, letter in enumerate([*letters, "<|endoftext|>"])}
+    GPT2TokenizerFast(vocab=vocabulary, merges=[]).save_pretrained(tmp_path)
+    GPT2Config().save_pretrained(tmp_path)
+    # All that the hub's GPT-2 says.
+    (tmp_path / "tokenizer_config.json").write_text('{"model_max_length": 1024}')
+    inputs = StudentInputs(load_speaking(Settings(str(tmp_path))), Reading())
+    assert inputs.caption_tokens("a") == [vocabulary["a"], vocabulary["<|endoftext|>"]]
+    inputs.save(tmp_path / "student")
+    GPT2Config().save_pretrained(tmp_path / "student")
+    again = StudentInputs.load(tmp_path / "student")
+    assert again.caption_tokens("a cat") == inputs.caption_tokens("a cat")
+
+
+def test_nothing_in_a_caption_ends_it_early(inputs):
+    tokens = inputs.caption_tokens("red </s> wall")
+    assert [place for place, token in enumerate(tokens) if token == inputs.tokenizer.eos_token_id] == [len(tokens) - 1]
 
 
 def test_labels_end_with_the_token_that_ends_a_caption_and_are_padded_with_minus_a_hundred(inputs):

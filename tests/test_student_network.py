@@ -169,6 +169,19 @@ def test_adapters_change_nothing_until_trained_and_are_the_only_part_of_the_lang
     assert_same(student, type(student).from_pretrained(tmp_path))
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_adapters_are_trained_in_float32_whatever_the_language_model_is_kept_in(parts, tmp_path, dtype):
+    lora = {"r": 2, "alpha": 4, "targets": "all-linear"}
+    student, _ = tiny_student(parts / "llm", parts / "tower", dtype=dtype, lora=lora, save_frozen=False)
+    assert {one.dtype for one in learned(student).values()} == {torch.float32}
+    with torch.no_grad():
+        for name, parameter in student.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_()
+    student.save_pretrained(tmp_path)
+    assert_same(student, type(student).from_pretrained(tmp_path, dtype=getattr(torch, dtype)))
+
+
 # Transformers 6 will know it by another name alone.
 @pytest.mark.filterwarnings("ignore:`gradient_checkpointing:FutureWarning")
 @pytest.mark.parametrize("kind", ["llm", "gpt2", "opt"])

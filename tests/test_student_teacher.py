@@ -161,6 +161,12 @@ def test_the_settings_go_before_the_directory_and_nothing_beyond_what_the_langua
     assert search_of(told, settings, room) == {"do_sample": False, "max_new_tokens": most}
 
 
+@pytest.mark.parametrize("told", [{"num_beams": "many"}, {"max_new_tokens": 0}, {"num_beams": 2.5}])
+def test_a_search_that_cannot_be_meant_is_refused(told):
+    with pytest.raises(WeightsError, match=r"v1/generation_config\.json: .* must be a whole number from 1 up, not "):
+        search_of(told, StudentSettings("v1"), None)
+
+
 def test_a_directory_without_a_generation_configuration_is_asked_greedily(student, tmp_path):
     copied = shutil.copytree(student, tmp_path / "v2")
     (copied / "generation_config.json").unlink()
@@ -213,6 +219,62 @@ def test_a_directory_that_holds_no_student_of_this_release_is_refused_before_the
     with pytest.raises(WeightsError) as raised:
         catalogue.teacher("student").changed(weights=str(folder))
     assert str(raised.value).startswith(told.format(folder)) and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("model.safetensors", "{} holds no model.safetensors, so it is half a copy; copy it again"),
+        ("tokenizer_config.json", "{} holds no tokenizer_config.json, so it is half a copy; copy it again"),
+    ],
+)
+def test_half_a_copy_is_refused_before_the_job_in_a_directory_or_a_bucket(student, tmp_path, gcs, name, told):
+    copied = shutil.copytree(student, tmp_path / "v2")
+    whole = (copied / name).read_bytes()
+    (copied / name).unlink()
+    for file in copied.iterdir():
+        gcs.put(f"models/v2/{file.name}", file.read_bytes())
+    for weights in (str(copied), "gs://bucket/models/v2"):
+        with pytest.raises(WeightsError) as raised:
+            catalogue.teacher("student").changed(weights=weights)
+        assert str(raised.value) == told.format(weights)
+    if name == "model.safetensors":
+        (copied / name).write_bytes(whole[:-1])
+        with pytest.raises(WeightsError, match=r"model\.safetensors is cut short or no safetensors .*; copy it again"):
+            catalogue.teacher("student").changed(weights=str(copied))
+
+
+def test_shards_are_looked_for_by_their_index(student, tmp_path):
+    model, inputs = tiny_student(student.with_name("v1-parts") / "llm", student.with_name("v1-parts") / "tower")
+    model.save_pretrained(tmp_path, max_shard_size="50KB")
+    inputs.save(tmp_path)
+    shards = sorted(tmp_path.glob("model-*.safetensors"))
+    catalogue.teacher("student").changed(weights=str(tmp_path))
+    shards[1].unlink()
+    assert len(shards) > 2
+    with pytest.raises(WeightsError, match=f"holds no {shards[1].name}, so it is half a copy"):
+        catalogue.teacher("student").changed(weights=str(tmp_path))
+
+
+def test_left_out_parts_that_no_bucket_holds_are_missed_before_the_job(student, gcs, tmp_path):
+    parts = student.with_name("v1-parts")
+    model, inputs = tiny_student(parts / "llm", parts / "tower", save_frozen=False)
+    model.save_pretrained(tmp_path)
+    inputs.save(tmp_path)
+    for file in tmp_path.iterdir():
+        gcs.put(f"models/v3/{file.name}", file.read_bytes())
+    with pytest.raises(WeightsError, match=r"its language model is at \.\./.*/llm on the machine that trained it, and"):
+        catalogue.teacher("student").changed(weights="gs://bucket/models/v3")
+
+
+def test_weights_are_counted_in_the_files_those_of_left_out_parts_too(student, tmp_path):
+    parts = student.with_name("v1-parts")
+    model, inputs = tiny_student(parts / "llm", parts / "tower", save_frozen=False)
+    model.save_pretrained(tmp_path)
+    inputs.save(tmp_path)
+    expected = pytest.approx(sum(one.numel() for one in model.parameters()) / 1e9, rel=0.01)
+    for folder in (student, tmp_path):
+        assert catalogue.teacher("student").changed(weights=str(folder)).parameters_b == expected
 
 
 @pytest.mark.parametrize(

@@ -207,7 +207,8 @@ class Looking:
         from accelerate import PartialState
 
         state, key = PartialState(), self._key()
-        if features.is_whole(key):
+        # Whose encoder nobody knows can't be told from another's.
+        if key["vision"] and features.is_whole(key):
             return
         tell(f"looking at {len(features):,} frames: {features.size_bytes / 1e9:.2f} GB of features")
         # Nobody writes before there is room, nor asks before all have written.
@@ -231,4 +232,5 @@ class Looking:
         """What the features follow from, beside the frames."""
         reading, places = self._inputs.reading, self._model.config.references or {}
         look = [reading.side, list(reading.mean), list(reading.deviation)]
-        return {"vision": places.get("vision", {}).get("version"), "reading": look}
+        dtype = str(self._model.vision.dtype)
+        return {"vision": places.get("vision", {}).get("version"), "reading": look, "dtype": dtype}

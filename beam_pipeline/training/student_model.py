@@ -156,20 +156,13 @@ class Wanted:
         return model, inputs
 
     def _open_start(self, dtype: str) -> tuple[Any, Any]:
-        import torch
-
         from model_handlers.checkpoints import locate
         from model_handlers.student_inputs import StudentInputs
-        from model_handlers.student_network import StudentForCaptioning
-        from model_handlers.weights import WeightsError
+        from model_handlers.student_parts import load_student
 
-        folder = locate(str(self.start)).path
-        inputs = StudentInputs.load(folder)
-        try:
-            model = StudentForCaptioning.from_pretrained(folder, dtype=getattr(torch, dtype))
-        except (OSError, RuntimeError, KeyError) as error:
-            raise WeightsError(f"{self.start} can't be loaded as a student: {' '.join(str(error).split())}") from error
-        return model, inputs
+        start = self.parts["student"]
+        inputs = StudentInputs.load(locate(start.weights).path)
+        return load_student(start, dtype), inputs
 
 
 def _of(field: dataclasses.Field) -> Any:
