@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
@@ -85,6 +86,7 @@ def load_part(kind: str, settings: Settings, **more: Any) -> Any:
 
 def _from_pretrained(kind: str, settings: Settings, **more: Any) -> Any:
     import transformers
+    from safetensors import SafetensorError
 
     place = locate(settings.weights, settings.revision)
     try:
@@ -94,6 +96,9 @@ def _from_pretrained(kind: str, settings: Settings, **more: Any) -> Any:
         if hasattr(transformers, kind):
             raise
         raise WeightsError(f"this Transformers ({transformers.__version__}) has no {kind}; upgrade it") from error
+    except SafetensorError as error:
+        raise WeightsError(f"{settings.weights} is not whole ({error}); copy it again") from error
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        told = " ".join(str(error).split())
+        # Of an unknown kind Transformers lists all that it knows.
+        told = textwrap.shorten(str(error), 400, placeholder=" ...")
         raise WeightsError(f"{settings.weights} can't be loaded as {kind}: {told}") from error

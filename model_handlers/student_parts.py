@@ -243,12 +243,7 @@ def _blip2(part: Settings, dtype: Any) -> Any:
 
 def _whole(kind: str, part: Settings, dtype: Any, spare: str = "") -> Any:
     """A model of its own, not the process's shared one: adapters may be put into it."""
-    from safetensors import SafetensorError
-
-    try:
-        model, report = load_part(kind, part, dtype=dtype, use_safetensors=True, output_loading_info=True)
-    except SafetensorError as error:
-        raise WeightsError(f"{part.weights} is not whole ({error}); copy it again") from error
+    model, report = load_part(kind, part, dtype=dtype, use_safetensors=True, output_loading_info=True)
     missing = sorted(name for name in report["missing_keys"] if not spare or not name.startswith(spare))
     if missing:
         raise WeightsError(f"{part.weights} lacks {len(missing)} tensors of {kind}, such as {missing[0]}")

@@ -21,16 +21,9 @@ from tiny_student import (
 
 from model_handlers.student_inputs import Sample, Texts
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 LITE = "efficientnet-lite0"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    # Of two threads on busy cores each waits for the other at every small matrix.
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -52,10 +52,8 @@ def said(clips: list[dict], teacher: str) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def curated(tmp_path_factory):
+def curated(tmp_path_factory, one_thread):
     """Three clips of two videos, one with a title: by a student alone, twice; beside others; beside them by another."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("student")
     (folder / "in").mkdir()
     make_video(folder / "in" / "told.mp4", shots=[(2.0, "red"), (2.0, "blue")], drift_px=3)
@@ -68,8 +66,7 @@ def curated(tmp_path_factory):
     for name, weights in (("beside", first), ("second beside", second)):
         mine = [{**alone, "weights": weights}, {**seen, "weights": first}]
         runs[name] = curate(folder, name, extends="lite", teachers=["lite-frame", "lite-text", *mine])
-    yield folder, runs
-    torch.set_num_threads(before)
+    return folder, runs
 
 
 def test_a_student_alone_captions_every_clip_and_the_selector_scores_what_it_said(curated):

@@ -24,17 +24,10 @@ from model_handlers.weights import WeightsError
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU = Device("cpu", torch.float32)
 TEXT = {"title": "Falcon garden", "description": "A kettle.", "subtitles": "mirror mirror"}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    # Of two threads on busy cores each waits for the other at every small matrix.
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
