@@ -11,6 +11,7 @@ from synthetic import make_video
 from wordy_student import make_wordy
 
 from beam_pipeline import doctor_models
+from beam_pipeline.annotate_clips import read_extra
 from beam_pipeline.cli import main
 from beam_pipeline.verify import verify
 from benchmarks import picture_speaker
@@ -236,6 +237,7 @@ def test_the_benchmark_sets_a_student_beside_the_ensemble_by_the_scores_that_the
     (tmp_path / "references.json").write_text(json.dumps({clip_id: ["a red wall"] for clip_id in by_first}))
     asked = [str(folder / "out"), "--student", str(folder / "v1"), "--rounds", "2", "--keep-score", str(limit)]
     asked += ["--references", str(tmp_path / "references.json"), "--metrics", "ROUGE-L"]
+    asked += ["--price-per-hour", "7.2", "--write-captions", str(tmp_path / "people")]
     capsys.readouterr()
     assert student_benchmark([*asked, "--json", str(tmp_path / "told.json")]) == 0
     told = json.loads((tmp_path / "told.json").read_text())
@@ -256,6 +258,11 @@ def test_the_benchmark_sets_a_student_beside_the_ensemble_by_the_scores_that_the
         assert rows[name]["preferred"]["value"] == pytest.approx(sum(wins) / 3, abs=1e-6)
     spent = [sum(rows[name]["seconds"][turn] for name in ("lite-frame", "lite-text", "student")) for turn in (0, 1)]
     assert rows["the chosen"]["seconds"] == pytest.approx(spent)
+    assert rows["the student"]["kept_cost"] == pytest.approx(rows["the student"]["kept_seconds"] * 0.002)
+    for file, name in (("student.csv", "the student"), ("student-no-text.csv", "the student, no text")):
+        assert len(read_extra(str(tmp_path / "people" / file))) == rows[name]["clips"]
+    # Where there is no text both say the same, which counts half.
+    assert rows["the student, no text"]["preferred"]["value"] * 3 % 1 == pytest.approx(0.5, abs=1e-5)
     assert all(set(row["metrics"]) == {"ROUGE-L"} for row in rows.values())
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert [line.split(" | ")[0] for line in lines] == ["| captions", "| ---", *(f"| {name}" for name in rows)]
