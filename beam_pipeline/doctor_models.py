@@ -2,14 +2,16 @@
 
     for check in check_models("panda70m", None): ...
 
-Small models that come with packages are loaded. Of others nothing is downloaded and nothing loaded: their files are
-looked for, and what is missing is told with its size.
+Small models that come with packages are loaded, and small students that stand on this machine. Of others nothing is
+downloaded and nothing loaded: their files are looked for, and what is missing is told with its size.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import http.client
+import json
+import math
 import os
 import urllib.error
 import urllib.request
@@ -45,9 +47,13 @@ def check_models(profile: str | None, config_file: str | None, commercial_only: 
         yield Check("configuration", "fail", str(error), fix)
         return
     yield Check("configuration", "ok", config.profile)
+    config = dataclasses.replace(config, teachers=tuple(map(sized, config.teachers)))
     yield from load_each(entry for entry in config.models if entry.settings is None)
     large = [entry for entry in config.models if entry.settings is not None]
     for entry in large:
+        if _is_student(entry) and entry.parameters_b < LARGE_B and os.path.isdir(os.path.expanduser(entry.model)):
+            yield from load_each([entry])
+            continue
         check = check_files(entry)
         if entry.trained:
             check = dataclasses.replace(check, what=f"{check.what}; {provenance.told(entry.trained.as_json())}")
@@ -76,6 +82,8 @@ def load_each(models: Iterable[Entry]) -> Iterator[Check]:
             fix = "pip install --force-reinstall 'reelscribe[local]'"
             if "torchvision::nms" in str(error):
                 fix = "pip install --force-reinstall -c constraints.txt torch torchvision   # they are built as a pair"
+            elif _is_student(entry):
+                fix = "name a whole version in the configuration, or train it again; see docs/student.md"
             elif entry.name == "lpips" and isinstance(error, WeightsError):
                 fix = "name other weights, or none, in the configuration: measures: {lpips: FILE.safetensors}"
             elif entry.name in SUMMARIES and isinstance(error, WeightsError):
@@ -83,6 +91,35 @@ def load_each(models: Iterable[Entry]) -> Iterator[Check]:
             yield Check(f"model {entry.name}", "fail", f"{type(error).__name__}: {error}", fix)
         else:
             yield Check(f"model {entry.name}", "ok", f"loads: {entry.model}, {entry.revision}; licence {entry.licence}")
+
+
+def sized(entry: Entry) -> Entry:
+    """A student with as many parameters as its files hold, which no catalogue knows; any other entry as it is."""
+    from safetensors import SafetensorError, safe_open
+
+    from model_handlers.checkpoints import files_of
+
+    if not _is_student(entry):
+        return entry
+    assert entry.settings is not None
+    folder, total = os.path.expanduser(entry.settings.weights), 0
+    try:
+        with open(os.path.join(folder, "config.json"), encoding="utf-8") as file:
+            told = json.load(file)
+        # The same directory may be two parts: a BLIP-2's encoder and its Q-Former.
+        aside = [] if told.get("save_frozen", True) else [one["weights"] for one in told["references"].values()]
+        for part in {folder, *aside}:
+            for path in (os.path.join(part, name) for name in files_of(part) if name.endswith(".safetensors")):
+                with safe_open(path, "np") as tensors:
+                    total += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+    except (OSError, ValueError, SafetensorError):
+        # Its own check tells what is the matter.
+        return entry
+    return dataclasses.replace(entry, parameters_b=total / 1e9)
+
+
+def _is_student(entry: Entry) -> bool:
+    return entry.listed_name == "student"
 
 
 def check_files(entry: Entry) -> Check:
@@ -156,6 +193,9 @@ def check_gpu_memory(config: Config) -> Check:
     at_once = config.placement.models_at_once or len(teachers)
     total = config.embedder.memory_gb + config.selector.memory_gb + sum(teachers[:at_once])
     names = ", ".join(entry.name for entry in config.models if entry.memory_gb)
+    if unknown := [entry.name for entry in config.teachers if _is_student(entry) and not entry.memory_gb]:
+        told = f"not known: the files of {', '.join(unknown)} can't be read on this machine"
+        return Check("gpu memory", "warn", told, "run reelscribe doctor where they are")
     if not names:
         return Check("gpu memory", "ok", "none of these models needs a GPU's")
     told = f"about {total:.0f} GB for {names} in 16 bits"

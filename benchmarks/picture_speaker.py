@@ -1,4 +1,8 @@
-"""A language model of a million weights that learned nothing but captions, for `benchmarks/student_pictures.py`.
+"""A language model of a million weights that learned nothing but captions: a student's, without a download or a GPU.
+
+    python benchmarks/picture_speaker.py DATASET --output models/speaker
+
+learns all captions of a dataset, those of every teacher. From Python:
 
     make_speaker(pathlib.Path("work/llm"), captions, steps=900, rng=random.Random(0))
     Speaker(pathlib.Path("work/llm")).say()
@@ -9,11 +13,20 @@ learned to; this one learns it from captions that stand behind some of their own
 
 from __future__ import annotations
 
+import argparse
 import pathlib
 import random
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+
+from beam_pipeline.usage import positive  # noqa: E402
+from transforms.published import Published, reread  # noqa: E402
 
 VOCABULARY = 2000
 SIZES = {
@@ -115,3 +128,41 @@ class Speaker:
         end = {"eos_token_id": self._tokenizer.eos_token_id, "pad_token_id": self._tokenizer.pad_token_id}
         said = self._model.generate(start, num_beams=3, do_sample=False, max_new_tokens=32, **end)
         return self._tokenizer.decode(said[0], skip_special_tokens=True).strip()
+
+
+def captions_of(dataset: str) -> list[list[str]]:
+    """What the teachers said of each clip of a dataset, in the order of the clips' ids."""
+
+    def read(published: Published) -> list[dict[str, Any]]:
+        return [row for batch in published.scan("clips", ["clip_id", "captions"]) for row in batch.to_pylist()]
+
+    rows = sorted(reread(dataset, read), key=lambda row: row["clip_id"])
+    return [[one["caption"] for one in row["captions"]] for row in rows]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train it on a dataset, write it, and return 0; 2, with one line, where there is none."""
+    parser = argparse.ArgumentParser(description="Train a tiny language model on the captions of a dataset.")
+    parser.add_argument("dataset", metavar="DATASET")
+    parser.add_argument("--output", type=pathlib.Path, required=True, metavar="DIR", help="a new directory")
+    parser.add_argument("--steps", type=positive, default=600, metavar="N", help="of 48 captions (600)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N")
+    options = parser.parse_args(arguments)
+    try:
+        captions = captions_of(options.dataset)
+        if not any(captions):
+            raise ValueError(f"{options.dataset} has no captions; make some: reelscribe curate ...")
+        options.output.mkdir(parents=True)
+    except (ValueError, OSError) as error:
+        print(f"picture_speaker: {error}", file=sys.stderr)
+        return 2
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    make_speaker(options.output, captions, options.steps, random.Random(options.seed))
+    print(f"{options.output}; unasked it says: {Speaker(options.output).say()}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -7,10 +7,13 @@ One table. The teachers of the dataset's last run caption its clips anew, and so
 and without: "s a clip" is the median of the rounds, "x student" the median of each round's own ratio (and their range).
 The dataset's selector scores the captions that the dataset holds and the student's: "kept" are those that reach
 `--keep-score` (unless told, the score below which the dataset abstains), "s a kept clip" is what captioning cost for
-each of these. "student preferred" is how often the selector scores the student's caption above the row's, with a 95 %
-bootstrap interval over clips, as in the paper's Table 4, where people were asked. The selector chose the first row of
-all candidates by these very scores, so that one more candidate just as good would be preferred less often than not: the
-table tells how often. With references each row is measured against them, too.
+each of these; `--price-per-hour X`, of this machine, makes money of it. "student preferred" is how often the selector
+scores the student's caption above the row's, the same caption by half, with a 95 % bootstrap interval over clips. The
+selector chose the first row of all candidates by these very scores, so that one more candidate just as good would be
+preferred less often than not: the table tells how often. With references each row is measured against them, too.
+
+In the paper's Table 4 people preferred. `--write-captions DIR` writes the student's captions for them: student.csv and,
+without text, student-no-text.csv, which `reelscribe annotate export --extra` reads.
 
 A student says of clips that it learned from what it was told. So only those are drawn that its training held out, by
 the `test_clips.txt` in its directory, or those of `--only FILE`; `--learned-too` draws from all.
@@ -22,6 +25,7 @@ saw, as in a job: the first of them pays, and the row of all is right. The datas
 from __future__ import annotations
 
 import argparse
+import csv
 import dataclasses
 import json
 import os
@@ -40,14 +44,18 @@ if __name__ == "__main__":
 from beam_pipeline.evaluate_bootstrap import Interval  # noqa: E402
 from beam_pipeline.evaluate_metrics import METRICS  # noqa: E402
 from beam_pipeline.evaluate_references import BadInput, read_references  # noqa: E402
+from beam_pipeline.training.commands import above_0  # noqa: E402
 from benchmarks.student_study import SEEN, STUDENT, Drawing, Row, even, readable, rows_of, sample, scored  # noqa: E402
 from transforms.published import reread  # noqa: E402
 
 #: What the training of a student writes beside its weights.
 TEST_CLIPS = "test_clips.txt"
+#: Where its captions are written for people; a file is called as they will know its captions.
+FILES = {STUDENT: "student.csv", SEEN: "student-no-text.csv"}
 
 if TYPE_CHECKING:
     from beam_pipeline.config import Config
+    from benchmarks.student_rounds import Measured
     from model_handlers.catalogue import Entry
 
 
@@ -124,8 +132,33 @@ def compare(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     notes += [f"{rule}; the selector is {config.selector.name}, and takes {took:.3g} s a clip for all captions"]
     notes += [f"one more candidate as good as each of the ensemble's would be preferred in {even(shown):.1%} of clips"]
     facts = facts_of(options, config, len(shown))
-    told = {**facts, "keep_score": limit, "rows": {name: as_json(row) for name, row in rows.items()}, "notes": notes}
-    return told, report(facts, rows, notes)
+    if options.write_captions:
+        notes += [
+            f"{path}: captions of {count} clips" for path, count in write(options.write_captions, measured).items()
+        ]
+    price = options.price_per_hour
+    if price is not None:
+        notes += [f"the cost is that of captioning alone, at {price:g} an hour"]
+    plain = {name: as_json(row) | {"kept_cost": cost_of(row, price)} for name, row in rows.items()}
+    told = {**facts, "keep_score": limit, "price_per_hour": price, "rows": plain, "notes": notes}
+    return told, report(facts, rows, notes, price)
+
+
+def cost_of(row: Row, price_per_hour: float | None) -> float | None:
+    """What captioning cost for each clip that is kept; None where nobody told a price, or none was kept."""
+    if price_per_hour is None or row.kept_seconds is None:
+        return None
+    return row.kept_seconds * price_per_hour / 3600
+
+
+def write(folder: pathlib.Path, measured: Mapping[str, Measured]) -> dict[str, int]:
+    """Write the student's captions as `annotate export --extra` reads them; how many each file has."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, file in FILES.items():
+        with open(folder / file, "w", encoding="utf-8", newline="") as opened:
+            rows = [("clip_id", "caption"), *sorted(measured[name].captions.items())]
+            csv.writer(opened, lineterminator="\n").writerows(rows)
+    return {str(folder / file): len(measured[name].captions) for name, file in FILES.items()}
 
 
 def asked_again(ensemble: Sequence[Entry], names: Sequence[str] | None) -> tuple[list[Entry], list[str]]:
@@ -168,15 +201,29 @@ def as_json(row: Row) -> dict[str, Any]:
     return {**dataclasses.asdict(row), **plain}
 
 
-def report(facts: Mapping[str, Any], rows: Mapping[str, Row], notes: Sequence[str]) -> list[str]:
+def report(facts: Mapping[str, Any], rows: Mapping[str, Row], notes: Sequence[str], price: float | None) -> list[str]:
     """The lines of the table, what it was measured on, and what a reader has to know."""
     names = [name for name in METRICS if any(name in row.metrics for row in rows.values())]
-    titles = ["captions", "clips", "s a clip", "x student", "kept", "s a kept clip", "student preferred", *names]
+    money = ["cost of 1,000 kept"] * (price is not None)
+    titles = [
+        "captions",
+        "clips",
+        "s a clip",
+        "x student",
+        "kept",
+        "s a kept clip",
+        *money,
+        "student preferred",
+        *names,
+    ]
     lines = [titles, ["---", *("---:" for _ in titles[1:])]]
     for name, row in rows.items():
         share = f"{row.kept / row.clips:.0%}" if row.clips else "-"
         cells = [name, f"{row.clips}", figure(row.seconds), spread(row.cost), share]
-        cells += ["-" if row.kept_seconds is None else f"{row.kept_seconds:.3g}", row.preferred.told(".0f", 100)]
+        cells.append("-" if row.kept_seconds is None else f"{row.kept_seconds:.3g}")
+        cost = cost_of(row, price)
+        cells += ["-" if cost is None else f"{1000 * cost:.3g}" for _ in money]
+        cells.append(row.preferred.told(".0f", 100))
         lines.append([*cells, *(row.metrics.get(one, Interval(None)).told(scale=100) for one in names)])
     told = "{device}; torch {torch}, Python {python}; profile {profile}; {clips} clips, {rounds} rounds. "
     return [
@@ -222,6 +269,8 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--teachers", type=_names, metavar="A,B", help="run only these anew (default: the ensemble)")
     parser.add_argument("--config", metavar="FILE.yaml", help="the ensemble's (default: that of the last run)")
     parser.add_argument("--keep-score", type=float, metavar="X", help="keep clips from this matching_score on")
+    parser.add_argument("--price-per-hour", type=above_0, metavar="X", help="of this machine; tells the cost, too")
+    parser.add_argument("--write-captions", type=pathlib.Path, metavar="DIR", help="the student's, for people to judge")
     parser.add_argument("--reload", action="store_true", help="one model in memory at a time, loaded in every round")
     parser.add_argument("--dtype", default="auto", help="what the student computes in (auto)")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="all figures")

@@ -66,7 +66,7 @@ class Row:
     Attributes:
       clips: that have one. seconds: of each round, for a clip of the sample; empty where nobody was asked anew.
       cost: of each round, how many times the student's seconds. kept: how many the rule keeps.
-      preferred: how often the student's is scored higher, of the clips that both captioned.
+      preferred: how often the student's is scored higher, of the clips that both captioned; the same caption is a half.
       metrics: against the references, by name; a share of 1.
     """
 
@@ -95,7 +95,8 @@ def sample(
         told, notes = matched.captions, matched.notes()
     if not told:
         why = [" that was asked for"] * (drawing.only is not None) + [" that a reference is about"] * bool(references)
-        raise BadInput(f"{drawing.dataset} has no clip{' and'.join(why)}")
+        other = "; --learned-too draws from all clips" if drawing.only is not None else ""
+        raise BadInput(f"{drawing.dataset} has no clip{' and'.join(why)}{other}")
     drawn = draw(told, drawing.clips, drawing.seed)
     videos = {one.video_id for one in named if one.clip_id in drawn}
     rows = _rows(published, "videos", ("video_id", "description"))
@@ -173,7 +174,7 @@ def rows_of(
         spent = seconds_of(known, asked) if name == CHOSEN or known[name].asked else []
         told = scores.get(name, {})
         kept = sum(limit is None or score >= limit for _, score in told.values())
-        duels = [mine[clip_id][1] > score for clip_id, (_, score) in told.items() if clip_id in mine]
+        duels = [_duel(mine[clip_id], other) for clip_id, other in told.items() if clip_id in mine]
         rows[name] = Row(
             clips=len(told),
             seconds=tuple(one / len(shown) for one in spent),
@@ -184,6 +185,11 @@ def rows_of(
             metrics=against.get(name, {}),
         )
     return rows
+
+
+def _duel(mine: tuple[str, float], other: tuple[str, float]) -> float:
+    """1 where mine is scored higher, a half where both say the same, whose scores may differ by a rounding."""
+    return 0.5 if mine[0] == other[0] else float(mine[1] > other[1])
 
 
 def metrics_of(shown: Sequence[Shown], scores: Scores, metrics: Sequence[str]) -> dict[str, dict[str, Interval]]:

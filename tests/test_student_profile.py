@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 
 import pytest
 import yaml
@@ -9,8 +10,11 @@ from run_records import newest_run
 from synthetic import make_video
 from wordy_student import make_wordy
 
+from beam_pipeline import doctor_models
+from beam_pipeline.annotate_clips import read_extra
 from beam_pipeline.cli import main
 from beam_pipeline.verify import verify
+from benchmarks import picture_speaker
 from benchmarks.student import clips_of
 from benchmarks.student import main as student_benchmark
 from benchmarks.student import options_of as benchmark_options
@@ -18,7 +22,7 @@ from model_handlers import catalogue
 from transforms.tables import current_videos, read_table
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers")
 
 LOOSE = {"still_distance": None, "redundant_distance": None, "min_event_s": 1.0}
 TITLE = "Falcon garden island"
@@ -143,8 +147,54 @@ def test_the_doctor_finds_it_and_tells_what_nobody_said_of_its_licence(curated, 
     folder, _ = curated
     main(["doctor", "--config", str(folder / "first.yaml")])
     told = " ".join(capsys.readouterr().out.split())
-    assert f"ok model student {folder / 'v1'}, 0.0 GB" in told
+    entry = catalogue.teacher("student").changed(weights=str(folder / "v1"))
+    assert f"ok model student loads: {folder / 'v1'}, {entry.revision}; licence that of what it was made of" in told
+    assert "ok gpu memory about 2 GB for student in 16 bits" in told
     assert "warn licences student: nothing says what the licences of its language model" in told
+
+
+def test_the_doctor_counts_parts_that_a_student_only_names(tmp_path):
+    from model_handlers.student_network import register
+
+    whole = make_wordy(tmp_path / "whole")
+    entry = doctor_models.sized(catalogue.teacher("student").changed(weights=str(whole)))
+    register()
+    counted = sum(one.numel() for one in transformers.AutoModel.from_pretrained(whole).state_dict().values())
+    assert entry.parameters_b == counted / 1e9
+    part = tmp_path / "part"
+    shutil.copytree(whole, part)
+    told = json.loads((part / "config.json").read_text())
+    parts = {"language": {"weights": str(whole)}, "vision": {"weights": str(whole)}}
+    (part / "config.json").write_text(json.dumps({**told, "save_frozen": False, "references": parts}))
+    entry = doctor_models.sized(catalogue.teacher("student").changed(weights=str(part)))
+    assert entry.parameters_b == 2 * counted / 1e9
+
+
+def test_the_doctor_tells_a_student_that_does_not_load(curated, tmp_path, capsys):
+    folder, _ = curated
+    shutil.copytree(folder / "v1", tmp_path / "v1")
+    with open(tmp_path / "v1" / "model.safetensors", "r+b") as file:
+        file.truncate(10_000)
+    mine = {"extends": "student", "teachers": [{"name": "student", "weights": str(tmp_path / "v1")}]}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(mine))
+    assert main(["doctor", "--config", str(tmp_path / "mine.yaml")]) == 1
+    told = " ".join(capsys.readouterr().out.split())
+    assert "fail model student SafetensorError" in told and "fix: name a whole version in the configuration" in told
+    assert "warn gpu memory not known: the files of student can't be read on this machine" in told
+
+
+def test_a_language_model_is_made_of_a_datasets_captions(curated, tmp_path, capsys):
+    folder, runs = curated
+    said = {one["caption"] for clip in runs["second beside"]["clips"] for one in clip["captions"]}
+    assert {text for texts in picture_speaker.captions_of(str(folder / "out")) for text in texts} == said
+    asked = [str(folder / "out"), "--output", str(tmp_path / "llm"), "--steps", "1"]
+    assert picture_speaker.main(asked) == 0
+    assert transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "llm").config.max_position_embeddings == 128
+    capsys.readouterr()
+    assert picture_speaker.main(asked) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert picture_speaker.main([str(tmp_path), "--output", str(tmp_path / "other")]) == 2
+    assert "is no dataset" in capsys.readouterr().err
 
 
 def test_an_evaluation_measures_it_beside_the_others(curated, tmp_path, capsys):
@@ -184,6 +234,7 @@ def test_the_benchmark_sets_a_student_beside_the_ensemble_by_the_scores_that_the
     (tmp_path / "references.json").write_text(json.dumps({clip_id: ["a red wall"] for clip_id in by_first}))
     asked = [str(folder / "out"), "--student", str(folder / "v1"), "--rounds", "2", "--keep-score", str(limit)]
     asked += ["--references", str(tmp_path / "references.json"), "--metrics", "ROUGE-L"]
+    asked += ["--price-per-hour", "7.2", "--write-captions", str(tmp_path / "people")]
     capsys.readouterr()
     assert student_benchmark([*asked, "--json", str(tmp_path / "told.json")]) == 0
     told = json.loads((tmp_path / "told.json").read_text())
@@ -204,6 +255,11 @@ def test_the_benchmark_sets_a_student_beside_the_ensemble_by_the_scores_that_the
         assert rows[name]["preferred"]["value"] == pytest.approx(sum(wins) / 3, abs=1e-6)
     spent = [sum(rows[name]["seconds"][turn] for name in ("lite-frame", "lite-text", "student")) for turn in (0, 1)]
     assert rows["the chosen"]["seconds"] == pytest.approx(spent)
+    assert rows["the student"]["kept_cost"] == pytest.approx(rows["the student"]["kept_seconds"] * 0.002)
+    for file, name in (("student.csv", "the student"), ("student-no-text.csv", "the student, no text")):
+        assert len(read_extra(str(tmp_path / "people" / file))) == rows[name]["clips"]
+    # Where there is no text both say the same, which counts half.
+    assert rows["the student, no text"]["preferred"]["value"] * 3 % 1 == pytest.approx(0.5, abs=1e-5)
     assert all(set(row["metrics"]) == {"ROUGE-L"} for row in rows.values())
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert [line.split(" | ")[0] for line in lines] == ["| captions", "| ---", *(f"| {name}" for name in rows)]
