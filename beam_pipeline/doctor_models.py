@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import http.client
-import json
-import math
 import os
 import urllib.error
 import urllib.request
@@ -47,7 +45,6 @@ def check_models(profile: str | None, config_file: str | None, commercial_only: 
         yield Check("configuration", "fail", str(error), fix)
         return
     yield Check("configuration", "ok", config.profile)
-    config = dataclasses.replace(config, teachers=tuple(map(sized, config.teachers)))
     yield from load_each(entry for entry in config.models if entry.settings is None)
     large = [entry for entry in config.models if entry.settings is not None]
     for entry in large:
@@ -91,31 +88,6 @@ def load_each(models: Iterable[Entry]) -> Iterator[Check]:
             yield Check(f"model {entry.name}", "fail", f"{type(error).__name__}: {error}", fix)
         else:
             yield Check(f"model {entry.name}", "ok", f"loads: {entry.model}, {entry.revision}; licence {entry.licence}")
-
-
-def sized(entry: Entry) -> Entry:
-    """A student with as many parameters as its files hold, which no catalogue knows; any other entry as it is."""
-    from safetensors import SafetensorError, safe_open
-
-    from model_handlers.checkpoints import files_of
-
-    if not _is_student(entry):
-        return entry
-    assert entry.settings is not None
-    folder, total = os.path.expanduser(entry.settings.weights), 0
-    try:
-        with open(os.path.join(folder, "config.json"), encoding="utf-8") as file:
-            told = json.load(file)
-        # The same directory may be two parts: a BLIP-2's encoder and its Q-Former.
-        aside = [] if told.get("save_frozen", True) else [one["weights"] for one in told["references"].values()]
-        for part in {folder, *aside}:
-            for path in (os.path.join(part, name) for name in files_of(part) if name.endswith(".safetensors")):
-                with safe_open(path, "np") as tensors:
-                    total += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
-    except (OSError, ValueError, SafetensorError):
-        # Its own check tells what is the matter.
-        return entry
-    return dataclasses.replace(entry, parameters_b=total / 1e9)
 
 
 def _is_student(entry: Entry) -> bool:

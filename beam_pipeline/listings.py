@@ -71,7 +71,7 @@ def _entry_lines(entry: Entry) -> list[str]:
         lines += _wrapped(f"{size}, {entry.download_gb:g} GB to download{gate}")
     if entry.restricted:
         lines += _wrapped(f"restricted: {entry.restricted}")
-    return [*lines, *_wrapped(f"{entry.model} {entry.revision}")]
+    return [*lines, *_wrapped(f"{entry.model} {entry.revision}".strip())]
 
 
 def _wrapped(text: str) -> list[str]:

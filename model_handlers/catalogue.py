@@ -319,7 +319,7 @@ def _of_hub(kind: str) -> dict[str, Entry]:
         entries[model.name] = Entry(
             name=model.name,
             model=settings.weights or "named by the profile",
-            revision=settings.revision or "named by the profile",
+            revision=settings.revision or ("named by the profile" if settings.weights else ""),
             factory=model.family.handler,
             inputs=settings.inputs,
             prompt_id=settings.prompt_id(),

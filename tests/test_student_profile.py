@@ -10,7 +10,6 @@ from run_records import newest_run
 from synthetic import make_video
 from wordy_student import make_wordy
 
-from beam_pipeline import doctor_models
 from beam_pipeline.annotate_clips import read_extra
 from beam_pipeline.cli import main
 from beam_pipeline.verify import verify
@@ -153,24 +152,24 @@ def test_the_doctor_finds_it_and_tells_what_nobody_said_of_its_licence(curated, 
     assert "warn licences student: nothing says what the licences of its language model" in told
 
 
-def test_the_doctor_counts_parts_that_a_student_only_names(tmp_path):
+def test_the_weights_of_a_student_are_counted_with_those_of_parts_that_it_only_names(tmp_path):
     from model_handlers.student_network import register
 
     whole = make_wordy(tmp_path / "whole")
-    entry = doctor_models.sized(catalogue.teacher("student").changed(weights=str(whole)))
+    entry = catalogue.teacher("student").changed(weights=str(whole))
     register()
     counted = sum(one.numel() for one in transformers.AutoModel.from_pretrained(whole).state_dict().values())
-    assert entry.parameters_b == counted / 1e9
+    assert entry.parameters_b == pytest.approx(counted / 1e9, rel=0.01)
     part = tmp_path / "part"
     shutil.copytree(whole, part)
     told = json.loads((part / "config.json").read_text())
-    parts = {"language": {"weights": str(whole)}, "vision": {"weights": str(whole)}}
+    parts = {"language": {"weights": str(whole)}}
     (part / "config.json").write_text(json.dumps({**told, "save_frozen": False, "references": parts}))
-    entry = doctor_models.sized(catalogue.teacher("student").changed(weights=str(part)))
-    assert entry.parameters_b == 2 * counted / 1e9
+    entry = catalogue.teacher("student").changed(weights=str(part))
+    assert entry.parameters_b == pytest.approx(2 * counted / 1e9, rel=0.01)
 
 
-def test_the_doctor_tells_a_student_that_does_not_load(curated, tmp_path, capsys):
+def test_the_doctor_tells_half_a_copy_of_a_student(curated, tmp_path, capsys):
     folder, _ = curated
     shutil.copytree(folder / "v1", tmp_path / "v1")
     with open(tmp_path / "v1" / "model.safetensors", "r+b") as file:
@@ -179,8 +178,7 @@ def test_the_doctor_tells_a_student_that_does_not_load(curated, tmp_path, capsys
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(mine))
     assert main(["doctor", "--config", str(tmp_path / "mine.yaml")]) == 1
     told = " ".join(capsys.readouterr().out.split())
-    assert "fail model student SafetensorError" in told and "fix: name a whole version in the configuration" in told
-    assert "warn gpu memory not known: the files of student can't be read on this machine" in told
+    assert "fail configuration" in told and "model.safetensors is cut short or no safetensors" in told
 
 
 def test_a_language_model_is_made_of_a_datasets_captions(curated, tmp_path, capsys):
