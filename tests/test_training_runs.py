@@ -54,7 +54,7 @@ def test_finished_version_keeps_no_checkpoints_and_nothing_of_its_beginning(tmp_
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"annotations": "xyz"}, r'another annotations \("abc", now "xyz"\)'),
+        ({"annotations": "xyz"}, r'other annotations \("abc", now "xyz"\)'),
         ({"recipe": {"seed": 1, "betas": [0.9, 0.999]}}, r"another recipe \(seed: 0, now 1\); give the same"),
     ],
 )
@@ -146,7 +146,7 @@ def test_of_two_unfinished_versions_the_one_that_was_begun_with_the_same_is_gone
     same.begin(BEGUN)
     another.begin(BEGUN | {"annotations": "xyz"})
     assert take_up(str(tmp_path), BEGUN) == same
-    with pytest.raises(VersionError, match=r"v2\.unfinished was begun with another annotations"):
+    with pytest.raises(VersionError, match=r"v2\.unfinished was begun with other annotations"):
         take_up(str(tmp_path), BEGUN | {"annotations": "new"})
     with pytest.raises(VersionError, match=r"nothing in .* was left unfinished"):
         take_up(str(tmp_path / "none"), BEGUN)

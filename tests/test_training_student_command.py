@@ -184,6 +184,26 @@ def test_training_that_cannot_begin_leaves_no_unfinished_version(taught, tmp_pat
     assert os.listdir(tmp_path / "out") == []
 
 
+def test_training_whose_loss_is_no_number_has_no_best_moment(taught, tmp_path, capsys):
+    command = ["train", "student", taught[0], "--output", str(tmp_path / "out"), "--config", taught[1], *QUICK]
+    assert main([*command, "--learning-rate", "1e30", "--max-steps", "2", "--no-cider"]) == 1
+    told = capsys.readouterr()
+    assert "take a lower --learning-rate" in told.err
+    assert ("validation loss nan" in told.out, "the best so far" in told.out) == (True, False)
+
+
+def test_dataset_of_which_no_reel_can_be_read_is_told_in_one_line_whoever_loads_it(taught, tmp_path, capfd):
+    write_taught(tmp_path / "set", 40)
+    for reel in (tmp_path / "set" / "reels").iterdir():
+        reel.write_bytes(b"")
+    command = ["train", "student", str(tmp_path / "set"), "--output", str(tmp_path / "out"), "--config", taught[1]]
+    for workers in ("0", "1"):
+        assert main([*command, *QUICK, "--max-steps", "1", "--no-cider", "--workers", workers]) == 1
+        complaint = capfd.readouterr().err
+        assert complaint.startswith("reelscribe: no clip's reel can be read, such as ('wall-")
+        assert complaint.count("\n") == 1
+
+
 def test_clips_that_could_not_be_read_before_an_interruption_are_known_after_it(taught, tmp_path, capsys, monkeypatch):
     from beam_pipeline.training import student_hooks
 

@@ -57,7 +57,8 @@ def told(command: str, moment: str, output: str, train: Callable[[], int]) -> in
     try:
         return train()
     except (NoDataset, StorageError, TombstoneError, NothingReadable, Diverged) as error:
-        return complain(str(error), 1)
+        # A loading process's error comes with its traceback, whose last line is the error's.
+        return complain(str(error).strip().splitlines()[-1].removeprefix(f"{_named(error)}: "), 1)
     except mistakes as error:
         raise UsageError(" ".join(str(error).split())) from error
     except (UsageError, ModuleNotFoundError, BrokenPipeError):
@@ -70,6 +71,10 @@ def told(command: str, moment: str, output: str, train: Callable[[], int]) -> in
         logging.getLogger(__name__).info("%s failed", command, exc_info=True)
         failed = f"{command} failed: {_FULL if _is_full(error) else root_cause(error)}"
         return complain(f"{failed} ({_what_is_left(output, moment)}; --verbose tells more)", 1)
+
+
+def _named(error: BaseException) -> str:
+    return f"{type(error).__module__}.{type(error).__qualname__}"
 
 
 def _what_is_left(output: str, moment: str) -> str:

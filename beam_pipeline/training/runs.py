@@ -68,9 +68,10 @@ class Version:
         now = json.loads(json.dumps(told))
         for name in sorted(begun):
             if begun[name] != now.get(name):
-                differs = f"{name.replace('_', ' ')} ({_difference(begun[name], now.get(name))})"
+                other = "other" if name.endswith("s") else "another"
+                differs = f"{other} {name.replace('_', ' ')} ({_difference(begun[name], now.get(name))})"
                 raise VersionError(
-                    f"{self.unfinished} was begun with another {differs}; "
+                    f"{self.unfinished} was begun with {differs}; "
                     "give the same, or leave out --resume for a new version"
                 )
 
