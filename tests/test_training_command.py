@@ -13,6 +13,7 @@ from test_training_examples import judge
 
 from beam_pipeline.choosing import choose
 from beam_pipeline.cli import main
+from beam_pipeline.training.commands import told
 from beam_pipeline.training.outcome import Outcome
 
 
@@ -55,6 +56,24 @@ def test_dataset_is_no_place_for_what_is_trained_on_it(unjudged, tmp_path, capsy
         told = f"reelscribe: cannot write into the dataset {unjudged}; {flag} is a directory outside of it\n"
         assert capsys.readouterr().err == told
     assert sorted(os.listdir(unjudged)) == before
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 62336 vs 62228"),
+    ],
+)
+def test_full_disk_is_told_whoever_met_it(tmp_path, capsys, error):
+    def train():
+        raise error
+
+    (tmp_path / "v1.unfinished").mkdir()
+    assert told("train student", "evaluation", str(tmp_path), train) == 1
+    line = "train student failed: the disk is full; make room (the same command with --resume goes on after the last"
+    assert capsys.readouterr().err.startswith(f"reelscribe: {line} evaluation")
 
 
 def test_bucket_is_no_output(unjudged, capsys):

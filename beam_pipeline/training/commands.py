@@ -89,7 +89,7 @@ def _what_is_left(output: str, moment: str) -> str:
 def _is_full(error: BaseException) -> bool:
     """Whether a disk is full; torch and safetensors say so in words of their own."""
     full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-    return full or "os error 28" in str(error) or "inline_container" in str(error)
+    return full or any(words in str(error) for words in ("os error 28", "unexpected pos", "PytorchStreamWriter failed"))
 
 
 def check_precision(args: argparse.Namespace) -> None:
