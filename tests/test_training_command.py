@@ -1,6 +1,7 @@
 """`reelscribe train selector`: one line for each mistake, and from judged clips to a version that a profile names."""
 
 import json
+import os
 import sys
 import types
 
@@ -12,6 +13,7 @@ from test_training_examples import judge
 
 from beam_pipeline.choosing import choose
 from beam_pipeline.cli import main
+from beam_pipeline.training.commands import told
 from beam_pipeline.training.outcome import Outcome
 
 
@@ -30,6 +32,7 @@ def unjudged(tmp_path):
         (["--learning-rate", "0"], 2, "'0' is not a number above 0"),
         (["--validation", "0.6", "--test", "0.5"], 2, "leave nothing to train on"),
         (["--validation", "0"], 2, "--validation must be above 0"),
+        (["--resume"], 2, "was left unfinished; leave out --resume"),
         (["--batsch", "3"], 2, "unknown argument '--batsch'; did you mean '--batch'?"),
     ],
 )
@@ -39,6 +42,38 @@ def test_mistakes_are_told_in_one_line_with_what_to_do(unjudged, tmp_path, capsy
     complaint = capsys.readouterr().err
     assert (told in complaint, complaint.count("\n")) == (True, 1)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["selector", "student"])
+@pytest.mark.parametrize("within", ["", "clips", "models/mine"])
+def test_dataset_is_no_place_for_what_is_trained_on_it(unjudged, tmp_path, capsys, kind, within):
+    link = tmp_path / "link"
+    link.symlink_to(unjudged)
+    before = sorted(os.listdir(unjudged))
+    for flag, other in (("--output", "--tensorboard"), ("--tensorboard", "--output")):
+        command = ["train", kind, unjudged, flag, str(link / within), other, str(tmp_path / "out")]
+        assert main(command) == 2
+        told = f"reelscribe: cannot write into the dataset {unjudged}; {flag} is a directory outside of it\n"
+        assert capsys.readouterr().err == told
+    assert sorted(os.listdir(unjudged)) == before
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 62336 vs 62228"),
+    ],
+)
+def test_full_disk_is_told_whoever_met_it(tmp_path, capsys, error):
+    def train():
+        raise error
+
+    (tmp_path / "v1.unfinished").mkdir()
+    assert told("train student", "evaluation", str(tmp_path), train) == 1
+    line = "train student failed: the disk is full; make room (the same command with --resume goes on after the last"
+    assert capsys.readouterr().err.startswith(f"reelscribe: {line} evaluation")
 
 
 def test_bucket_is_no_output(unjudged, capsys):

@@ -2,13 +2,29 @@
 
 import json
 import os
+import pathlib
 import subprocess
 import sys
+import zipfile
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from beam_pipeline.training.checkpoints import last_checkpoint
 from beam_pipeline.training.runs import Version, VersionError, new_version, take_up, unfinished_version
+
+
+def write_checkpoint(folder):
+    """A folder as the Trainer's, of one number."""
+    folder.mkdir()
+    save_file({"a": np.zeros(1, np.float32)}, folder / "model.safetensors")
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+        with zipfile.ZipFile(folder / name, "w") as file:
+            file.writestr("a", "1")
+    for name in ("config.json", "trainer_state.json"):
+        (folder / name).write_text(json.dumps({"global_step": int(folder.name.rpartition("-")[2])}))
+
 
 BEGUN = {"selector": ["s", "1"], "annotations": "abc", "recipe": {"seed": 0, "betas": [0.9, 0.999]}}
 
@@ -38,8 +54,8 @@ def test_finished_version_keeps_no_checkpoints_and_nothing_of_its_beginning(tmp_
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"annotations": "xyz"}, r'another annotations \("abc", now "xyz"\)'),
-        ({"recipe": {"seed": 1, "betas": [0.9, 0.999]}}, "another recipe"),
+        ({"annotations": "xyz"}, r'other annotations \("abc", now "xyz"\)'),
+        ({"recipe": {"seed": 1, "betas": [0.9, 0.999]}}, r"another recipe \(seed: 0, now 1\); give the same"),
     ],
 )
 def test_version_is_gone_on_with_only_by_what_began_it(tmp_path, change, told):
@@ -57,23 +73,34 @@ def test_output_that_is_a_file_is_refused_in_a_line(tmp_path):
 
 
 def test_checkpoint_that_a_kill_cut_short_is_removed_and_the_one_before_it_is_the_last(tmp_path):
-    for step, state in ((9, {"global_step": 9}), (10, {"global_step": 10}), (11, None), (100, "{")):
-        folder = tmp_path / f"checkpoint-{step}"
-        folder.mkdir()
-        if state is not None:
-            (folder / "trainer_state.json").write_text(state if isinstance(state, str) else json.dumps(state))
+    for step in (9, 10, 11, 100):
+        write_checkpoint(tmp_path / f"checkpoint-{step}")
+    (tmp_path / "checkpoint-11" / "trainer_state.json").unlink()
+    (tmp_path / "checkpoint-100" / "trainer_state.json").write_text("{")
     assert last_checkpoint(str(tmp_path)) == str(tmp_path / "checkpoint-10")
     assert sorted(os.listdir(tmp_path)) == ["checkpoint-10", "checkpoint-9"]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "config.json"])
+def test_checkpoint_with_a_damaged_file_gives_way_to_the_one_before_it(tmp_path, name):
+    for step in (9, 10):
+        write_checkpoint(tmp_path / f"checkpoint-{step}")
+    os.truncate(tmp_path / "checkpoint-10" / name, 1)
+    assert last_checkpoint(str(tmp_path)) == str(tmp_path / "checkpoint-9")
+    assert os.listdir(tmp_path) == ["checkpoint-9"]
+
+
+def test_checkpoint_without_its_solver_is_not_whole(tmp_path):
+    write_checkpoint(tmp_path / "checkpoint-10")
+    (tmp_path / "checkpoint-10" / "optimizer.pt").unlink()
+    assert last_checkpoint(str(tmp_path)) is None
 
 
 def test_version_killed_while_it_is_finished_keeps_a_whole_checkpoint_to_go_on_from(tmp_path, monkeypatch):
     version = new_version(str(tmp_path))
     version.begin(BEGUN)
     for step in (3, 12):
-        folder = os.path.join(version.unfinished, f"checkpoint-{step}")
-        os.makedirs(folder)
-        with open(os.path.join(folder, "trainer_state.json"), "w") as file:
-            json.dump({"global_step": step}, file)
+        write_checkpoint(pathlib.Path(version.unfinished, f"checkpoint-{step}"))
 
     def killed(path):
         raise KeyboardInterrupt
@@ -100,14 +127,17 @@ def test_version_that_another_process_trains_is_not_gone_on_with_but_one_below_i
     for version in (lower, upper):
         version.begin(BEGUN)
     begun = os.path.join(upper.unfinished, "begun.json")
+    assert not upper.is_trained_elsewhere()
     command = [sys.executable, "-c", HOLD, begun]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "held\n"
+        assert (upper.is_trained_elsewhere(), lower.is_trained_elsewhere()) == (True, False)
         with pytest.raises(VersionError, match="is being trained by another process; wait for it, or stop it"):
             upper.hold()
         assert take_up(str(tmp_path), BEGUN) == lower
         other.stdin.close()
     upper.hold()
+    assert not upper.is_trained_elsewhere()
     assert upper.finish() == upper.path
 
 
@@ -116,7 +146,30 @@ def test_of_two_unfinished_versions_the_one_that_was_begun_with_the_same_is_gone
     same.begin(BEGUN)
     another.begin(BEGUN | {"annotations": "xyz"})
     assert take_up(str(tmp_path), BEGUN) == same
-    with pytest.raises(VersionError, match=r"v2\.unfinished was begun with another annotations"):
+    with pytest.raises(VersionError, match=r"v2\.unfinished was begun with other annotations"):
         take_up(str(tmp_path), BEGUN | {"annotations": "new"})
     with pytest.raises(VersionError, match=r"nothing in .* was left unfinished"):
         take_up(str(tmp_path / "none"), BEGUN)
+
+
+@pytest.mark.parametrize("written", ["", "[]", "{"])
+def test_version_whose_beginning_cannot_be_read_is_not_gone_on_with_once_it_has_a_checkpoint(tmp_path, written):
+    version = new_version(str(tmp_path))
+    pathlib.Path(version.unfinished, "begun.json").write_text(written)
+    version.check_same(BEGUN)
+    pathlib.Path(version.unfinished, "begun.json").write_text(written)
+    write_checkpoint(pathlib.Path(version.unfinished, "checkpoint-3"))
+    with pytest.raises(VersionError, match=r"begun\.json can't be read, .*; leave out --resume for a new version"):
+        take_up(str(tmp_path), BEGUN)
+
+
+def test_training_that_fails_before_its_first_checkpoint_leaves_nothing_behind(tmp_path):
+    for kept in ([], ["v1.unfinished"]):
+        version = new_version(str(tmp_path))
+        version.begin(BEGUN)
+        version.hold()
+        with pytest.raises(KeyboardInterrupt), version.kept_only_with_a_checkpoint():
+            if kept:
+                write_checkpoint(pathlib.Path(version.unfinished, "checkpoint-3"))
+            raise KeyboardInterrupt
+        assert os.listdir(tmp_path) == kept

@@ -15,6 +15,7 @@ from taught_dataset import write_taught, write_tiny
 from tiny_student import make_llm, make_tower
 
 from beam_pipeline.cli import main
+from beam_pipeline.split import part_of
 from beam_pipeline.training.student_trainer import Steps, StudentOptions, StudentRecipe, steps_of
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -37,9 +38,11 @@ MISTAKES = [
     (["--vision", "efficientnet-lite0"], "a student speaks through a language model; name one: --llm DIR"),
     (["--from", "nowhere", "--lora", "4"], "lora can't be told beside it; leave one out"),
     (["--from", "nowhere", "--frames", "4"], "so frames can't be told beside it"),
-    (["--from", "nowhere"], "there is no directory nowhere"),
+    (["--from", "models/nowhere"], "there is no directory models/nowhere; --from is a student's"),
     (["--llm", "nowhere", "--vision", "efficientnet-lite0"], "there is no directory nowhere"),
     (["--llm", "org/model", "--vision", "efficientnet-lite0"], "org/model needs a pinned revision"),
+    (["--llm", "", "--vision", "efficientnet-lite0"], "a student speaks through a language model; name one"),
+    (["--resume"], "was left unfinished; leave out --resume"),
     (["--precision", "fp8"], "there is no precision 'fp8'"),
     (["--learning-rate", "0"], "'0' is not a number above 0"),
     (["--min-scor", "1"], "unknown argument '--min-scor'; did you mean '--min-score'?"),
@@ -153,6 +156,83 @@ def test_dataset_becomes_a_version_that_transformers_loads_and_that_can_be_gone_
     (output / "v3.unfinished" / "begun.json").write_text(json.dumps({"recipe": {"seed": 5}}))
     assert main([*command, "--config", config, "--resume"]) == 2
     assert "v3.unfinished was begun with another recipe" in capsys.readouterr().err
+
+
+def test_model_that_sees_what_comes_after_a_word_is_refused_as_one_to_speak_through(taught, tmp_path, capsys):
+    from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
+
+    dataset, _, folder = taught
+    tokenizer = AutoTokenizer.from_pretrained(folder / "llm")
+    sizes = {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 1, "num_attention_heads": 2}
+    BertForMaskedLM(BertConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(tmp_path / "bert")
+    tokenizer.save_pretrained(tmp_path / "bert")
+    command = ["train", "student", dataset, "--output", str(tmp_path / "out"), *QUICK]
+    capsys.readouterr()
+    assert main([*command, "--config", write_tiny(folder, llm=str(tmp_path / "bert"))]) == 2
+    told = f"reelscribe: {tmp_path / 'bert'} is a bert, which fills in words and does not speak; take a causal"
+    assert (capsys.readouterr().err.startswith(told), (tmp_path / "out").exists()) == (True, False)
+
+
+def test_training_that_cannot_begin_leaves_no_unfinished_version(taught, tmp_path, capsys):
+    dataset, config, _ = taught
+    command = ["train", "student", dataset, "--output", str(tmp_path / "out"), "--config", config, *QUICK]
+    assert main([*command, "--cache-features", str(tmp_path / "features"), "--cache-gb", "1e-9"]) == 2
+    assert "more than --cache-gb 1e-09; raise it" in capsys.readouterr().err
+    (tmp_path / "file").write_text("x")
+    assert main([*command, "--tensorboard", str(tmp_path / "file" / "curves"), "--no-cider"]) == 1
+    assert "there is nothing yet to go on from: start it anew" in capsys.readouterr().err
+    assert os.listdir(tmp_path / "out") == []
+
+
+def test_training_whose_loss_is_no_number_has_no_best_moment(taught, tmp_path, capsys):
+    command = ["train", "student", taught[0], "--output", str(tmp_path / "out"), "--config", taught[1], *QUICK]
+    assert main([*command, "--learning-rate", "1e30", "--max-steps", "2", "--no-cider"]) == 1
+    told = capsys.readouterr()
+    assert "take a lower --learning-rate" in told.err
+    assert ("validation loss nan" in told.out, "the best so far" in told.out) == (True, False)
+
+
+def test_dataset_of_which_no_reel_can_be_read_is_told_in_one_line_whoever_loads_it(taught, tmp_path, capfd):
+    write_taught(tmp_path / "set", 40)
+    for reel in (tmp_path / "set" / "reels").iterdir():
+        reel.write_bytes(b"")
+    command = ["train", "student", str(tmp_path / "set"), "--output", str(tmp_path / "out"), "--config", taught[1]]
+    for workers in ("0", "1"):
+        assert main([*command, *QUICK, "--max-steps", "1", "--no-cider", "--workers", workers]) == 1
+        complaint = capfd.readouterr().err
+        assert complaint.startswith("reelscribe: no clip's reel can be read, such as ('wall-")
+        assert complaint.count("\n") == 1
+
+
+def test_clips_that_could_not_be_read_before_an_interruption_are_known_after_it(taught, tmp_path, capsys, monkeypatch):
+    from beam_pipeline.training import student_hooks
+
+    _, config, _ = taught
+    write_taught(tmp_path / "set", 40)
+    names = [f"wall-{number:03}" for number in range(40)]
+    seen = next(name for name in names if part_of(0, frozenset([name]), 0.2, 0.2) == "train")
+    broken = tmp_path / "set" / "reels" / f"{seen}.arrow"
+    whole = broken.read_bytes()
+    command = ["train", "student", str(tmp_path / "set"), "--output", str(tmp_path / "out"), "--config", config, *QUICK]
+    command += ["--max-steps", "6", "--evaluate-every", "4", "--no-cider"]
+    tell = student_hooks._moment
+
+    def interrupted(state, metrics, loss):
+        if state.global_step > 4:
+            raise OSError(28, "No space left on device")
+        return tell(state, metrics, loss)
+
+    broken.write_bytes(b"")
+    with monkeypatch.context() as patched:
+        patched.setattr(student_hooks, "_moment", interrupted)
+        assert main(command) == 1
+    complaint = capsys.readouterr().err
+    assert "train student failed: the disk is full; make room (the same command with --resume goes on" in complaint
+    broken.write_bytes(whole)
+    assert main([*command, "--resume"]) == 0
+    assert "goes on after checkpoint-4" in capsys.readouterr().out
+    student = json.loads((tmp_path / "out" / "v1" / "student.json").read_text("utf-8"))
+    assert student["trained_on"]["unread"] == 1
 
 
 def test_loss_of_a_step_is_the_same_however_the_step_is_cut(taught, tmp_path):

@@ -127,7 +127,11 @@ def test_any_row_is_there_at_once_also_in_another_process(tmp_path):
 @pytest.mark.parametrize(
     ("rules", "shares", "told"),
     [
-        (Rules(min_score=0.9), EVEN, r"none of the clips of .* is left: 8 clips whose score is not above 0.9"),
+        (
+            Rules(min_score=0.9),
+            EVEN,
+            r"none of the clips of .* is left: 8 clips whose score is not above 0.9; lower --min-score",
+        ),
         (Rules(), SplitShares(0.01, 0.0, 0), "8 clips are of too few sources: none falls to validation; take another"),
     ],
 )

@@ -72,7 +72,7 @@ def add_selector(kinds: Any) -> None:
 
 
 def _selector(args: argparse.Namespace, commands: Commands) -> int:
-    return told("train selector", "whole epoch", lambda: _train(args))
+    return told("train selector", "whole epoch", args.output, lambda: _train(args))
 
 
 def _train(args: argparse.Namespace) -> int:

@@ -9,11 +9,14 @@ import json
 import os
 import re
 import shutil
+import zipfile
 from typing import Any
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 #: What the Trainer writes last into a checkpoint.
 LAST = "trainer_state.json"
+#: Without these it would go on, but not as it would have.
+_NEEDED = ("optimizer.pt", "scheduler.pt")
 
 
 class Diverged(RuntimeError):
@@ -34,7 +37,10 @@ def remove_checkpoint(path: str) -> None:
 
 
 def last_checkpoint(folder: str) -> str | None:
-    """The last whole one; those that a kill cut short are removed, as the Trainer would take them for whole."""
+    """The last whole one; those that a kill cut short are removed, as the Trainer would take them for whole.
+
+    So are those that a full disk or a lost machine damaged: an earlier one is better than none.
+    """
     whole = None
     for path in checkpoints_of(folder):
         if _is_whole(path):
@@ -45,10 +51,25 @@ def last_checkpoint(folder: str) -> str | None:
 
 
 def _is_whole(checkpoint: str) -> bool:
+    names = os.listdir(checkpoint)
+    if not {LAST, *_NEEDED} <= set(names) or not any(name.endswith(".safetensors") for name in names):
+        return False
+    return all(_is_readable(os.path.join(checkpoint, name)) for name in names)
+
+
+def _is_readable(path: str) -> bool:
+    """Whether a file ends where it says that it does; what it holds is not read."""
+    from safetensors import SafetensorError, safe_open
+
     try:
-        with open(os.path.join(checkpoint, LAST), encoding="utf-8") as file:
-            return "global_step" in json.load(file)
-    except (OSError, ValueError):
+        if path.endswith(".safetensors"):
+            with safe_open(path, "np"):
+                return True
+        if path.endswith(".json"):
+            with open(path, encoding="utf-8") as file:
+                return isinstance(json.load(file), dict)
+        return not path.endswith((".pt", ".pth")) or zipfile.is_zipfile(path)
+    except (OSError, ValueError, SafetensorError):
         return False
 
 
@@ -57,6 +78,20 @@ def has_ended(checkpoint: str, patience: int | None) -> bool:
     with open(os.path.join(checkpoint, LAST), encoding="utf-8") as file:
         told = json.load(file).get("stateful_callbacks", {}).get("EarlyStoppingCallback", {})
     return patience is not None and told.get("attributes", {}).get("early_stopping_patience_counter", 0) >= patience
+
+
+def _find_last(folder: str) -> str | None:
+    """The last whole one, told; the first rank removes what is not whole before the others look."""
+    from accelerate import PartialState
+
+    with PartialState().main_process_first():
+        last = last_checkpoint(folder)
+    if PartialState().is_main_process:
+        where = (
+            "from the beginning: there is no whole checkpoint" if last is None else f"after {os.path.basename(last)}"
+        )
+        print(f"goes on {where}", flush=True)
+    return last
 
 
 def run_to_best(trainer: Any, folder: str, resume: bool, patience: int | None, moment: str) -> None:
@@ -69,7 +104,7 @@ def run_to_best(trainer: Any, folder: str, resume: bool, patience: int | None, m
     Raises:
       Diverged: no moment is better than any other.
     """
-    last = last_checkpoint(folder) if resume else None
+    last = _find_last(folder) if resume else None
     if last is not None and has_ended(last, patience):
         # One more moment could be a better one, which a training that nobody interrupted never saw.
         trainer.state = type(trainer.state).load_from_json(os.path.join(last, LAST))

@@ -1,11 +1,12 @@
 """What the commands that train share: how errors are told, and what is checked and written beside the training.
 
-return told("train selector", "whole epoch", lambda: train(args))
+return told("train selector", "whole epoch", args.output, lambda: train(args))
 """
 
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import logging
 import math
@@ -15,6 +16,8 @@ from typing import Any
 
 from beam_pipeline.usage import UsageError, complain
 from model_handlers.nearest import nearest
+
+_FULL = "the disk is full; make room"
 
 
 def above_0(text: str) -> float:
@@ -28,11 +31,11 @@ def above_0(text: str) -> float:
     return value
 
 
-def told(command: str, moment: str, train: Callable[[], int]) -> int:
+def told(command: str, moment: str, output: str, train: Callable[[], int]) -> int:
     """Train; the status is 1 when that failed, 130 when it was interrupted.
 
     Args:
-      moment: after which a training goes on, in words.
+      moment: after which a training goes on, in words. output: where its versions stand.
 
     Raises:
       UsageError: something on the command line cannot be used.
@@ -54,19 +57,39 @@ def told(command: str, moment: str, train: Callable[[], int]) -> int:
     try:
         return train()
     except (NoDataset, StorageError, TombstoneError, NothingReadable, Diverged) as error:
-        return complain(str(error), 1)
+        # A loading process's error comes with its traceback, whose last line is the error's.
+        return complain(str(error).strip().splitlines()[-1].removeprefix(f"{_named(error)}: "), 1)
     except mistakes as error:
         raise UsageError(" ".join(str(error).split())) from error
     except (UsageError, ModuleNotFoundError, BrokenPipeError):
         raise
     except KeyboardInterrupt:
-        complain(f"interrupted; the same command with --resume goes on after the last {moment}", 130)
+        complain(f"interrupted; {_what_is_left(output, moment)}", 130)
         # Without waiting for loading processes, nor for torch's threads.
         os._exit(130)
     except Exception as error:
         logging.getLogger(__name__).info("%s failed", command, exc_info=True)
-        failed = f"{command} failed: {root_cause(error)}"
-        return complain(f"{failed} (--resume goes on after the last {moment}; --verbose tells more)", 1)
+        failed = f"{command} failed: {_FULL if _is_full(error) else root_cause(error)}"
+        return complain(f"{failed} ({_what_is_left(output, moment)}; --verbose tells more)", 1)
+
+
+def _named(error: BaseException) -> str:
+    return f"{type(error).__module__}.{type(error).__qualname__}"
+
+
+def _what_is_left(output: str, moment: str) -> str:
+    """What to do after a training that did not end."""
+    from beam_pipeline.training.runs import unfinished_version
+
+    if unfinished_version(output) is None:
+        return "there is nothing yet to go on from: start it anew"
+    return f"the same command with --resume goes on after the last {moment}"
+
+
+def _is_full(error: BaseException) -> bool:
+    """Whether a disk is full; torch and safetensors say so in words of their own."""
+    full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+    return full or any(words in str(error) for words in ("os error 28", "unexpected pos", "PytorchStreamWriter failed"))
 
 
 def check_precision(args: argparse.Namespace) -> None:
@@ -78,15 +101,23 @@ def check_precision(args: argparse.Namespace) -> None:
 
 
 def check_places(args: argparse.Namespace, folders: Sequence[str]) -> None:
-    """Raise `UsageError` where the results can't be written; `folders` are flags that name one."""
+    """Raise `UsageError` where the results can't be written; `folders` are flags that name one beside --output."""
+    from beam_pipeline.training.runs import unfinished_version
+
     if "://" in args.output:
         raise UsageError(f"cannot train into {args.output}: --output is a local directory; copy the version when done")
     if args.json and os.path.isdir(args.json):
         raise UsageError(f"cannot write {args.json}; --json is a file")
-    for flag in folders:
+    for flag in ("output", *folders):
         place = getattr(args, flag.replace("-", "_"))
         if place and os.path.isfile(place):
             raise UsageError(f"cannot write {place}; --{flag} is a directory")
+        for dataset in args.dataset if place else ():
+            real, within = os.path.realpath(dataset), os.path.realpath(place)
+            if "://" not in dataset and os.path.commonpath([real, within]) == real:
+                raise UsageError(f"cannot write into the dataset {dataset}; --{flag} is a directory outside of it")
+    if args.resume and unfinished_version(args.output) is None:
+        raise UsageError(f"nothing in {args.output} was left unfinished; leave out --resume")
 
 
 def write_figures(args: argparse.Namespace, found: Mapping[str, Any] | None) -> int:

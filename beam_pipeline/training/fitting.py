@@ -76,11 +76,12 @@ def fit(wanted: Wanted) -> dict[str, Any] | None:
     }
     version = version_for(wanted.output, wanted.resume, begun, tell)
     logging.getLogger(__name__).info("training into %s", version.unfinished)
-    training = Training(trainable, examples, options, version.unfinished, tell)
-    tell(f"{version.path}: {wanted.entry.name}, at most {_steps(training, options):,} steps")
-    tell(f"scoring {len(examples.validation) + len(examples.test):,} clips untrained")
-    before = {name: training.score(examples.parts[name]) for name in JUDGED}
-    training.run(resume=wanted.resume)
+    with version.kept_only_with_a_checkpoint():
+        training = Training(trainable, examples, options, version.unfinished, tell)
+        tell(f"{version.path}: {wanted.entry.name}, at most {_steps(training, options):,} steps")
+        tell(f"scoring {len(examples.validation) + len(examples.test):,} clips untrained")
+        before = {name: training.score(examples.parts[name]) for name in JUDGED}
+        training.run(resume=wanted.resume)
     after = {name: training.score(examples.parts[name]) for name in JUDGED}
     outcome = Outcome(
         entry=wanted.entry,
@@ -137,7 +138,10 @@ def _open_version(output: str, resume: bool, begun: dict[str, Any], tell: Callab
     if resume:
         return take_up(output, begun)
     if (left := unfinished_version(output)) is not None:
-        tell(f"{left.unfinished} was left unfinished (--resume goes on with it); this is another version")
+        how = "was left unfinished (--resume goes on with it)"
+        if left.is_trained_elsewhere():
+            how = "is being trained by another process"
+        tell(f"{left.unfinished} {how}; this is another version")
     version = new_version(output)
     version.begin(begun)
     version.hold()

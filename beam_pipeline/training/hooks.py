@@ -5,6 +5,7 @@ trainer = build_trainer(training, folder, print)
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -197,7 +198,7 @@ def teller(tell: Callable[[str], None], told: Callable[[Any, Mapping[str, float]
 
         def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **more: Any) -> None:
             self.last = time.monotonic()
-            best = state.best_metric is None or metrics["eval_rank"] > state.best_metric
+            best = metrics["eval_rank"] > (-math.inf if state.best_metric is None else state.best_metric)
             tell(f"{told(state, metrics, self.loss)}{', the best so far' if best else ''}")
 
     return Teller()

@@ -7,11 +7,14 @@ version.finish()                                     # "models/selector/v3"
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fcntl
 import json
 import os
 import re
+import shutil
+from collections.abc import Iterator
 from typing import IO, Any
 
 from beam_pipeline.training.checkpoints import checkpoints_of, remove_checkpoint
@@ -53,16 +56,23 @@ class Version:
         """Raise `VersionError` unless it was begun with the same; what differs is named."""
         try:
             with open(os.path.join(self.unfinished, _BEGUN), encoding="utf-8") as file:
-                begun = json.load(file)
-        except (OSError, ValueError):
+                begun = {**json.load(file)}
+        except (OSError, ValueError, TypeError) as error:
+            if checkpoints_of(self.unfinished):
+                raise VersionError(
+                    f"{os.path.join(self.unfinished, _BEGUN)} can't be read, which says what it was begun with; "
+                    "leave out --resume for a new version"
+                ) from error
             begun = {}  # Killed before it was begun: there is nothing to go on from, and nothing that differs.
             self.begin(told)
         now = json.loads(json.dumps(told))
         for name in sorted(begun):
             if begun[name] != now.get(name):
+                other = "other" if name.endswith("s") else "another"
+                differs = f"{other} {name.replace('_', ' ')} ({_difference(begun[name], now.get(name))})"
                 raise VersionError(
-                    f"{self.unfinished} was begun with another {name.replace('_', ' ')} ({_short(begun[name])}, now "
-                    f"{_short(now.get(name))}); give the same, or leave out --resume for a new version"
+                    f"{self.unfinished} was begun with {differs}; "
+                    "give the same, or leave out --resume for a new version"
                 )
 
     def hold(self) -> None:
@@ -75,16 +85,34 @@ class Version:
         if path in _HELD:
             return
         file = open(os.path.join(path, _BEGUN), "rb+")  # noqa: SIM115
-        try:
-            # Unlike flock's, no loading process inherits it.
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
+        if not _lock(file):
             file.close()
-            told = f"{self.unfinished} is being trained by another process; wait for it, or stop it"
-            raise VersionError(told) from None
-        except OSError:
-            pass  # A file system without locks.
+            raise VersionError(f"{self.unfinished} is being trained by another process; wait for it, or stop it")
         _HELD[path] = file
+
+    def is_trained_elsewhere(self) -> bool:
+        """Whether another process is at it, where the file system tells."""
+        path = os.path.abspath(self.unfinished)
+        if path in _HELD:
+            return False  # Closed, a second file would let go of the lock, too.
+        try:
+            with open(os.path.join(path, _BEGUN), "rb+") as file:
+                return not _lock(file)
+        except OSError:
+            return False
+
+    @contextlib.contextmanager
+    def kept_only_with_a_checkpoint(self) -> Iterator[None]:
+        """Remove it when what is done meanwhile fails before there is a checkpoint to go on from."""
+        try:
+            yield
+        except BaseException:
+            path = os.path.abspath(self.unfinished)
+            # The first rank alone holds it.
+            if path in _HELD and not checkpoints_of(path):
+                shutil.rmtree(path, ignore_errors=True)
+                _HELD.pop(path).close()
+            raise
 
     def finish(self) -> str:
         """Take away what only a resumed training needs, and give it its name."""
@@ -161,7 +189,32 @@ def _versions(output: str) -> list[tuple[int, bool]]:
 def _write(path: str, told: dict[str, Any]) -> None:
     with open(f"{path}.tmp", "w", encoding="utf-8") as file:
         file.write(json.dumps(told, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(f"{path}.tmp", path)
+
+
+def _lock(file: IO[bytes]) -> bool:
+    """Lock a file; whether nobody else has. Unlike flock's, no loading process inherits it."""
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:
+        pass  # A file system without locks.
+    return True
+
+
+def _difference(begun: Any, now: Any) -> str:
+    """What was and what is; of several values the first that differs, by its name.
+
+    >>> _difference({"batch": 8, "seed": 0}, {"batch": 8, "seed": 1})
+    'seed: 0, now 1'
+    """
+    if isinstance(begun, dict) and isinstance(now, dict):
+        name = next(name for name in sorted(begun.keys() | now.keys()) if begun.get(name) != now.get(name))
+        return f"{name}: {_difference(begun.get(name), now.get(name))}"
+    return f"{_short(begun)}, now {_short(now)}"
 
 
 def _short(value: Any) -> str:

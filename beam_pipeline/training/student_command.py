@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from beam_pipeline.training.commands import above_0, check_places, check_precision, told, write_figures
-from beam_pipeline.usage import dataset_folder, fraction, positive, score, whole
+from beam_pipeline.usage import UsageError, dataset_folder, fraction, positive, score, whole
 
 _STUDENT = "train a captioner on the captions of datasets; writes a new version below --output"
 _PARTS = ("llm", "llm_revision", "vision", "vision_revision", "qformer", "qformer_revision", "lora", "frames")
@@ -91,7 +91,7 @@ def add_to(kinds: Any) -> None:
 
 def run(args: argparse.Namespace, commands: Mapping[str, argparse.ArgumentParser]) -> int:
     """Train a student; see `commands.told`."""
-    return told("train student", "evaluation", lambda: _train(args))
+    return told("train student", "evaluation", args.output, lambda: _train(args))
 
 
 def _train(args: argparse.Namespace) -> int:
@@ -104,7 +104,10 @@ def _train(args: argparse.Namespace) -> int:
 
     check_precision(args)
     check_places(args, ["tensorboard", "cache-features"])
-    wanted = read_wanted(args.config, {name: getattr(args, name) for name in ("start", *_PARTS)})
+    # A variable of the shell that is not set is a flag that is not given.
+    wanted = read_wanted(args.config, {name: getattr(args, name) or None for name in ("start", *_PARTS)})
+    if wanted.start is not None and "://" not in wanted.start and not os.path.isdir(os.path.expanduser(wanted.start)):
+        raise UsageError(f"there is no directory {wanted.start}; --from is a student's, such as models/student/v1")
     plan = Plan(
         datasets=[dataset_folder(one) for one in args.dataset],
         rules=Rules(args.min_score, args.keep_abstained, args.subset),

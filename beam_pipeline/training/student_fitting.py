@@ -15,6 +15,7 @@ from typing import Any
 from beam_pipeline.training.examples import SplitShares
 from beam_pipeline.training.fitting import version_for
 from beam_pipeline.training.runs import Version
+from beam_pipeline.training.student_hooks import UNREAD
 from beam_pipeline.training.student_judging import CiderJudge
 from beam_pipeline.training.student_model import Wanted, WantedError
 from beam_pipeline.training.student_outcome import JUDGED, Outcome, write
@@ -76,15 +77,20 @@ def fit(plan: Plan) -> dict[str, Any] | None:
             model, inputs = wanted.open(DTYPES[precision])
         except ValueError as error:
             raise WantedError(str(error)) from error
+        _check_speaks(model.config.get_text_config(), wanted)
         recipe = recipe_of(plan)
         begun = {"parts": versions, "clips": selection.fingerprint, "recipe": recipe}
         version = version_for(plan.output, plan.resume, begun, tell)
-        selection = _first(lambda: _move(selection, version))
-    training = StudentTraining(model, inputs, selection, options, version.unfinished, tell)
-    tell(_beginning(version, model, training))
-    training.run(resume=plan.resume)
+        with version.kept_only_with_a_checkpoint():
+            selection = _first(lambda: _move(selection, version))
+    with version.kept_only_with_a_checkpoint():
+        training = StudentTraining(model, inputs, selection, options, version.unfinished, tell)
+        tell(_beginning(version, model, training))
+        training.run(resume=plan.resume)
     said = {part: training.judge(part) for part in JUDGED if training.watched[part]}
-    outcome = Outcome(wanted, versions, selection, recipe, said, training.best_step, training.history, training.unread)
+    history = training.history
+    unread = {clip_id: why for one in history for clip_id, why in one.get(UNREAD, {}).items()} | training.unread
+    outcome = Outcome(wanted, versions, selection, recipe, said, training.best_step, history, unread)
     if not state.is_main_process:
         return None
     test = list(StudentRows(selection.path("test")).clip_ids())
@@ -118,6 +124,17 @@ def recipe_of(plan: Plan) -> dict[str, Any]:
         | rules
         | plan.wanted.recipe()
     )
+
+
+def _check_speaks(config: Any, wanted: Wanted) -> None:
+    """Refuse a language model that sees what comes after a word: it would learn to copy, and could say nothing."""
+    from transformers import MODEL_FOR_MASKED_LM_MAPPING
+
+    if type(config) in MODEL_FOR_MASKED_LM_MAPPING and not config.is_decoder:
+        raise WantedError(
+            f"{wanted.llm or wanted.start} is a {config.model_type}, which fills in words and does not speak; take a "
+            "causal language model, such as a Llama"
+        )
 
 
 def _beginning(version: Version, model: Any, training: StudentTraining) -> str:

@@ -14,6 +14,9 @@ from beam_pipeline.training.trainer import WORKERS
 if TYPE_CHECKING:
     from beam_pipeline.training.student_trainer import StudentTraining
 
+#: Beside an evaluation in the log: by clip_id, why it could not be read so far.
+UNREAD = "unread"
+
 
 def spare_frozen(model: Any) -> None:
     """Let checkpoints leave out what never changes, where the configuration says from where it came."""
@@ -30,6 +33,7 @@ def spare_frozen(model: Any) -> None:
 
 def build_trainer(training: StudentTraining, folder: str) -> Any:
     """The Trainer of a training, on this process's device."""
+    from accelerate.utils import gather_object
 
     class Ours(watching(training)):  # type: ignore[misc]
         def _get_train_sampler(self, train_dataset: Any = None) -> Any:
@@ -38,6 +42,14 @@ def build_trainer(training: StudentTraining, folder: str) -> Any:
         def compute_loss(self, model: Any, inputs: Any, *arguments: Any, **named: Any) -> Any:
             training.unread |= inputs.pop("unread", {})
             return super().compute_loss(model, inputs, *arguments, **named)
+
+        def evaluate(self, *arguments: Any, **named: Any) -> dict[str, float]:
+            found = super().evaluate(*arguments, **named)
+            unread = dict(gather_object([*training.unread.items()]))
+            if unread:
+                # A checkpoint keeps what was logged: so they are known after an interruption, too.
+                self.state.log_history[-1][UNREAD] = unread
+            return found
 
         def get_decay_parameter_names(self, model: Any) -> list[str]:
             # Biases, gains of norms and what is added as it is are not drawn to nought.

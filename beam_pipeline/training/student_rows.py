@@ -48,6 +48,7 @@ _SCHEMA = pa.schema(
 #: What the caption learns from; a change of any of these is another training.
 _TOLD = ("clip_id", "start_s", "end_s", "caption", "title", "description", "subtitles")
 _ROWS_A_BATCH = 256
+_ABSTAINED, _SCORE = "clips of which the selector found no caption good", "clips whose score is not above"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,11 +205,11 @@ def _kept(source: Source, rules: Rules, has_reel: bool, seen: bool) -> tuple[lis
         ("clips have no reel", never if has_reel else always),
         ("clips have no caption", pc.equal(captions, "")),
         ("near-duplicates", pc.is_valid(clips["duplicate_of"])),
-        ("clips of which the selector found no caption good", never if rules.keep_abstained else clips["abstained"]),
+        (_ABSTAINED, never if rules.keep_abstained else clips["abstained"]),
     ]
     if rules.min_score is not None:
         above = pc.fill_null(pc.greater(clips["matching_score"], rules.min_score), False)
-        reasons.append((f"clips whose score is not above {rules.min_score:g}", pc.invert(above)))
+        reasons.append((f"{_SCORE} {rules.min_score:g}", pc.invert(above)))
     left = always
     for why, holds in reasons:
         mask = np.asarray(holds).astype(bool) & left
@@ -259,8 +260,13 @@ def _check(
         why = max(left_out, key=left_out.__getitem__, default="")
         if not any(left_out.values()):
             raise ExamplesError(f"{where} has no clips to learn from; run reelscribe curate first")
-        advice = {"clips have no reel": "; run curate again without --reels drop"}
-        raise ExamplesError(f"none of the clips of {where} is left: {left_out[why]:,} {why}{advice.get(why, '')}")
+        advice = {
+            "clips have no reel": "; run curate again without --reels drop",
+            "clips have no caption": "; run curate again with other teachers",
+            _ABSTAINED: "; --keep-abstained takes them",
+        }
+        how = advice.get(why, "; lower --min-score" if _SCORE in why else "")
+        raise ExamplesError(f"none of the clips of {where} is left: {left_out[why]:,} {why}{how}")
     for name, share in {"train": 1.0, "validation": shares.validation, "test": shares.test}.items():
         if share and not counts[name]:
             raise ExamplesError(
