@@ -86,13 +86,18 @@ def check_place(weights: str, role: str, place: str) -> None:
     Raises:
       WeightsError: there is no such directory.
     """
-    elsewhere = place == LITE or place.startswith("gs://") or is_hub_id(place)
-    if elsewhere or (os.path.isdir(place) and not is_beside(place)):
+    if is_there(place):
         return
     told = f"{place}, which is not there; put it there, or train without --leave-out-frozen"
     if is_beside(place):
         told = f"{place} on the machine that trained it, and not in a bucket; train without --leave-out-frozen"
     raise WeightsError(f"{weights} holds only what was trained; its {PARTS.get(role, role)} is at {told}")
+
+
+def is_there(place: str) -> bool:
+    """Whether a part is where it is said to be, as far as this machine can tell."""
+    elsewhere = place == LITE or place.startswith("gs://") or is_hub_id(place)
+    return elsewhere or (os.path.isdir(place) and not is_beside(place))
 
 
 def beside(path: str) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from model_handlers.checkpoints import is_hub_id
 from model_handlers.pretrained import load_part
 from model_handlers.settings import Settings
-from model_handlers.student_files import check_place
+from model_handlers.student_files import check_place, is_there
 from model_handlers.student_inputs import load_speaking
 from model_handlers.vision import MODEL as LITE
 from model_handlers.vision import REVISION as LITE_REVISION
@@ -101,10 +101,12 @@ def reference(part: Settings) -> dict[str, str]:
 
 
 def check_references(config: StudentConfig) -> None:
-    """Raise `ValueError` unless the configuration says where each frozen part came from."""
-    wanted = ["vision", "language"] + ["qformer"] * config.freeze_qformer
-    if missing := [name for name in wanted if name not in (config.references or {})]:
+    """Raise `ValueError` unless the configuration says where each frozen part came from, and it is still there."""
+    wanted, places = ["vision", "language"] + ["qformer"] * config.freeze_qformer, config.references or {}
+    if missing := [name for name in wanted if name not in places]:
         raise ValueError(f"save_frozen can't be off: nothing says where {', '.join(missing)} came from; use from_parts")
+    if gone := [places[name]["weights"] for name in wanted if not is_there(places[name]["weights"])]:
+        raise ValueError(f"{gone[0]} is not there any more, so the frozen parts can't be left out; have them written")
 
 
 def load_student(part: Settings, dtype: str) -> StudentForCaptioning:

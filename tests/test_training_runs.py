@@ -48,7 +48,12 @@ def test_finished_version_keeps_no_checkpoints_and_nothing_of_its_beginning(tmp_
     for name in ("weights.safetensors", "training_args.bin"):
         with open(os.path.join(version.unfinished, name), "wb") as file:
             file.write(b"1")
-    assert os.listdir(version.finish()) == ["weights.safetensors"]
+    # As safetensors leaves it.
+    os.chmod(os.path.join(version.unfinished, "weights.safetensors"), 0o600)
+    (tmp_path / "other").write_text("")
+    path = version.finish()
+    assert os.listdir(path) == ["weights.safetensors"]
+    assert os.stat(os.path.join(path, "weights.safetensors")).st_mode == (tmp_path / "other").stat().st_mode
 
 
 @pytest.mark.parametrize(

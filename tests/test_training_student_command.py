@@ -151,6 +151,12 @@ def test_dataset_becomes_a_version_that_transformers_loads_and_that_can_be_gone_
     assert same["trained_on"]["fingerprint"] == student["trained_on"]["fingerprint"]
     assert same["metrics"]["test"]["with text"]["cider"] is None
 
+    # Where they are not any more, it has to hold them.
+    (folder / "llm").rename(folder / "moved")
+    assert main([*command, *more]) == 2
+    assert f"{folder / 'llm'} is not there any more" in capsys.readouterr().err
+    (folder / "moved").rename(folder / "llm")
+
     # What is not the same cannot be gone on with.
     (output / "v3.unfinished").mkdir()
     (output / "v3.unfinished" / "begun.json").write_text(json.dumps({"recipe": {"seed": 5}}))
@@ -169,7 +175,7 @@ def test_model_that_sees_what_comes_after_a_word_is_refused_as_one_to_speak_thro
     command = ["train", "student", dataset, "--output", str(tmp_path / "out"), *QUICK]
     capsys.readouterr()
     assert main([*command, "--config", write_tiny(folder, llm=str(tmp_path / "bert"))]) == 2
-    told = f"reelscribe: {tmp_path / 'bert'} is a bert, which fills in words and does not speak; take a causal"
+    told = f"reelscribe: {tmp_path / 'bert'} is a bert that sees the words after each; name one that goes on writing"
     assert (capsys.readouterr().err.startswith(told), (tmp_path / "out").exists()) == (True, False)
 
 
@@ -200,7 +206,7 @@ def test_dataset_of_which_no_reel_can_be_read_is_told_in_one_line_whoever_loads_
     for workers in ("0", "1"):
         assert main([*command, *QUICK, "--max-steps", "1", "--no-cider", "--workers", workers]) == 1
         complaint = capfd.readouterr().err
-        assert complaint.startswith("reelscribe: no clip's reel can be read, such as ('wall-")
+        assert complaint.startswith("reelscribe: no clip's reel can be read, such as wall-")
         assert complaint.count("\n") == 1
 
 

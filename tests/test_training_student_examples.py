@@ -95,6 +95,21 @@ def test_kept_features_are_those_of_the_frames_and_stay_for_the_next_training(pa
         kept.prepare(next(one for one in rows if one.clip.clip_id == gone[0]))
 
 
+def test_features_that_a_kill_left_half_made_or_that_are_gone_are_made_anew(parts):
+    folder, model, inputs, rows, _ = parts
+    looking, lines = Looking(model, inputs, str(folder / "cut"), limit_gb=1), []
+    features = looking.open(one.clip for one in rows)
+    looking.fill(features, lines.append)
+    # Another encoder's, killed in the midst: what they said of themselves before is true no more.
+    features.allocate()
+    looking.fill(features, lines.append)
+    (folder / "cut" / "features.f16").unlink()
+    looking.fill(features, lines.append)
+    assert len(lines) == 3
+    looking.fill(features, lines.append)
+    assert len(lines) == 3
+
+
 def test_features_that_take_too_much_are_refused_before_anything_is_looked_at(parts):
     folder, model, inputs, rows, _ = parts
     with pytest.raises(TrainingError, match=r"frames take 0\.0 GB, more than --cache-gb 1e-06; raise it"):

@@ -18,7 +18,7 @@ from beam_pipeline.training.opening import open_trainable
 from beam_pipeline.training.outcome import JUDGED, Outcome, finish
 from beam_pipeline.training.runs import Version, VersionError, new_version, take_up, unfinished_version
 from beam_pipeline.training.trainable import Recipe
-from beam_pipeline.training.trainer import Training, TrainOptions, check_options
+from beam_pipeline.training.trainer import Training, TrainOptions, check_options, join_devices
 from model_handlers.catalogue import Entry
 from transforms.files import Directory
 
@@ -51,10 +51,9 @@ def fit(wanted: Wanted) -> dict[str, Any] | None:
     # Calibration would miss it only after hours of training.
     importlib.import_module("sklearn")
     import torch
-    from accelerate import PartialState
     from transformers import set_seed
 
-    state = PartialState(cpu=not torch.cuda.is_available())
+    state = join_devices()
     tell = _tell if state.is_main_process else _say_nothing
     if wanted.note:
         tell(wanted.note)

@@ -54,10 +54,10 @@ def build_trainer(training: Training, folder: str, tell: Callable[[str], None]) 
     """The Trainer of a training, on this process's device."""
     from transformers import TrainingArguments
 
-    from beam_pipeline.training.trainer import WORKERS, EpochOrder, PreparedExamples
+    from beam_pipeline.training.trainer import EpochOrder, PreparedExamples, loading_processes
 
     options, recipe = training.options, training.options.recipe
-    workers = WORKERS if options.workers is None else options.workers
+    workers = loading_processes() if options.workers is None else options.workers
     workers = 0 if training.trainable.remembers else workers
     seen = PreparedExamples(training.trainable, training.examples.train, options.seed)
     steps = training.steps_an_epoch

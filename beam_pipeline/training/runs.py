@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -114,8 +115,19 @@ class Version:
                 _HELD.pop(path).close()
             raise
 
+    def _let_others_read(self) -> None:
+        """Give the weights, which safetensors writes for their owner alone, the rights of other new files."""
+        begun = os.path.join(self.unfinished, _BEGUN)
+        if not os.path.exists(begun):
+            return
+        mode = stat.S_IMODE(os.stat(begun).st_mode)
+        for entry in os.scandir(self.unfinished):
+            if entry.is_file():
+                os.chmod(entry.path, mode)
+
     def finish(self) -> str:
         """Take away what only a resumed training needs, and give it its name."""
+        self._let_others_read()
         # The last first: a kill meanwhile leaves the best one, or one from which a resumed training finds it again.
         for path in reversed(checkpoints_of(self.unfinished)):
             remove_checkpoint(path)

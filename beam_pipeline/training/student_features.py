@@ -110,17 +110,20 @@ class Features:
     def allocate(self) -> None:
         """Make room for all entries; what stood there is gone."""
         os.makedirs(os.path.dirname(self._path), exist_ok=True)
+        if os.path.exists(self._told):
+            os.remove(self._told)  # Or a kill meanwhile would leave what passes for the former ones.
         with open(self._path, "wb") as file:
-            file.truncate(self.size_bytes)
+            # A full disk is told here; a page that finds no room later ends the process without a word.
+            os.posix_fallocate(file.fileno(), 0, self.size_bytes)
 
     def is_whole(self, key: dict[str, Any]) -> bool:
         """Whether a run that wanted the same made them all."""
         try:
             with open(self._told, encoding="utf-8") as file:
                 told = json.load(file)
+            return told == self._manifest(key) and os.path.getsize(self._path) == self.size_bytes
         except (OSError, ValueError):
             return False
-        return told == self._manifest(key) and os.path.getsize(self._path) == self.size_bytes
 
     def finish(self, key: dict[str, Any]) -> None:
         """Say that all entries are there."""

@@ -21,7 +21,7 @@ from beam_pipeline.training.student_model import Wanted, WantedError
 from beam_pipeline.training.student_outcome import JUDGED, Outcome, write
 from beam_pipeline.training.student_rows import Rules, Selection, StudentRows, select
 from beam_pipeline.training.student_trainer import StudentOptions, StudentTraining
-from beam_pipeline.training.trainer import check_machine, precision_of
+from beam_pipeline.training.trainer import check_machine, join_devices, precision_of
 from transforms.files import Directory
 
 #: Where the clips' rows stand while a version is unfinished.
@@ -54,10 +54,11 @@ def fit(plan: Plan) -> dict[str, Any] | None:
       ExamplesError, VersionError, TrainingError, WantedError: what was asked for can't be; the message says what to do.
     """
     import torch
-    from accelerate import PartialState
     from transformers import set_seed
 
-    state = PartialState(cpu=not torch.cuda.is_available())
+    from model_handlers.student_parts import check_references
+
+    state = join_devices()
     tell = _tell if state.is_main_process else _say_nothing
     options, wanted = plan.options, plan.wanted
     options.batch_of_device(state.num_processes)
@@ -75,9 +76,10 @@ def fit(plan: Plan) -> dict[str, Any] | None:
         set_seed(options.seed)
         try:
             model, inputs = wanted.open(DTYPES[precision])
+            if not plan.keep_frozen:
+                check_references(model.config)
         except ValueError as error:
             raise WantedError(str(error)) from error
-        _check_speaks(model.config.get_text_config(), wanted)
         recipe = recipe_of(plan)
         begun = {"parts": versions, "clips": selection.fingerprint, "recipe": recipe}
         version = version_for(plan.output, plan.resume, begun, tell)
@@ -124,17 +126,6 @@ def recipe_of(plan: Plan) -> dict[str, Any]:
         | rules
         | plan.wanted.recipe()
     )
-
-
-def _check_speaks(config: Any, wanted: Wanted) -> None:
-    """Refuse a language model that sees what comes after a word: it would learn to copy, and could say nothing."""
-    from transformers import MODEL_FOR_MASKED_LM_MAPPING
-
-    if type(config) in MODEL_FOR_MASKED_LM_MAPPING and not config.is_decoder:
-        raise WantedError(
-            f"{wanted.llm or wanted.start} is a {config.model_type}, which fills in words and does not speak; take a "
-            "causal language model, such as a Llama"
-        )
 
 
 def _beginning(version: Version, model: Any, training: StudentTraining) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from beam_pipeline.training.hooks import add_callbacks, one_device, shared_arguments, teller, watching
-from beam_pipeline.training.trainer import WORKERS
+from beam_pipeline.training.trainer import loading_processes
 
 if TYPE_CHECKING:
     from beam_pipeline.training.student_trainer import StudentTraining
@@ -53,7 +53,8 @@ def build_trainer(training: StudentTraining, folder: str) -> Any:
 
         def get_decay_parameter_names(self, model: Any) -> list[str]:
             # Biases, gains of norms and what is added as it is are not drawn to nought.
-            return [name for name, parameter in model.named_parameters() if parameter.ndim == 2]
+            named = model.named_parameters()
+            return [name for name, parameter in named if parameter.ndim == 2 and "positions" not in name]
 
     trainer = Ours(
         model=training.model,
@@ -71,7 +72,7 @@ def _arguments(training: StudentTraining, folder: str) -> Any:
     from transformers import TrainingArguments
 
     options, recipe, steps = training.options, training.options.recipe, training.steps
-    workers = WORKERS if options.workers is None else options.workers
+    workers = loading_processes() if options.workers is None else options.workers
     if options.workers is None and training.features is not None:
         # What is kept is read faster than it is sent from another process.
         workers = 0

@@ -70,11 +70,11 @@ class Wanted:
         ]
         if self.start is not None and own:
             raise WantedError(f"a student to go on from is whole, so {own[0]} can't be told beside it; leave one out")
-        if self.start is None and self.llm is None:
+        if self.start is None and not self.llm:
             raise WantedError(
                 "a student speaks through a language model; name one: --llm DIR, or a student: --from DIR"
             )
-        if self.start is None and self.vision is None and self.qformer is None:
+        if self.start is None and not self.vision and not self.qformer:
             raise WantedError(
                 f"a student needs an image encoder: --vision DIR, --vision {LITE}, or a BLIP-2, which has one and its "
                 "Q-Former: --qformer DIR"

@@ -82,10 +82,11 @@ class Outcome:
     def text(self, path: str) -> str:
         """The table that is printed at the end, with a caption of each way to look at."""
         lines = table(_HEADER, list(self.rows()))
-        lines += [
-            "",
-            "CIDEr in hundredths against the dataset's own captions, with 95 % bootstrap intervals over clips",
-        ]
+        lines.append("")
+        if any(said.cider is not None for ways in self.said.values() for said in ways.values()):
+            lines.append(
+                "CIDEr in hundredths against the dataset's own captions, with 95 % bootstrap intervals over clips"
+            )
         lines += [f"the weights are those of step {self.best_step:,}, the best on the validation part"]
         if self.unread:
             clip_id, reason = min(self.unread.items())

@@ -12,8 +12,10 @@ nor on whether the run was interrupted.
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import importlib
 import math
+import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
@@ -24,10 +26,25 @@ from beam_pipeline.training.scored import Scored, Scores, agreement, readable, s
 from beam_pipeline.training.trainable import Example, Recipe, Trainable
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-#: Loading processes unless told; each holds its own open reels.
+#: Loading processes unless told, where there are as many cores; each holds its own open reels.
 WORKERS = 4
+#: For which processes of a training wait for each other: the first alone reads the dataset's tables.
+PATIENCE = datetime.timedelta(hours=2)
 #: Steps between two lines of the training log, at the most.
 LOG_EVERY = 50
+
+
+def join_devices() -> Any:
+    """This process's place among those of the training: `accelerate.PartialState`."""
+    import torch
+    from accelerate import PartialState
+
+    return PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
+
+
+def loading_processes() -> int:
+    """Of a device, unless told."""
+    return min(WORKERS, len(os.sched_getaffinity(0)))
 
 
 class TrainingError(ValueError):
@@ -247,7 +264,7 @@ class PreparedExamples:
                 if not readable(error):
                     raise
                 unread[one.clip.clip_id] = why(error)
-        raise NothingReadable(f"no clip's reel can be read, such as {next(iter(unread.items()))}")
+        raise NothingReadable(f"no clip's reel can be read, such as {': '.join(next(iter(unread.items())))}")
 
     def collate(self, found: Sequence[tuple[Any, dict[str, str]]]) -> dict[str, Any]:
         """What the model is called with."""
