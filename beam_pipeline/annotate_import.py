@@ -50,6 +50,7 @@ class Imported:
       stored: None where --strict kept everything out.
       agreement: on the best caption. agreement_on_captions: on which are good, where that was asked.
       clips, annotators: of all that stands now. labels: clips of a majority, of which `all_bad` say so.
+      beside: judgements with another model's caption among them (--extra), which make no labels.
     """
 
     stored: Stored | None
@@ -63,6 +64,7 @@ class Imported:
     labels: int = 0
     all_bad: int = 0
     ties: int = 0
+    beside: int = 0
 
     def describe(self) -> str:
         """The same as lines for people."""
@@ -83,6 +85,10 @@ class Imported:
             lines.append(
                 f"labels      {self.labels:,} by majority, {self.all_bad:,} of them `all bad`; ties {self.ties:,}"
             )
+            if self.beside:
+                lines.append(
+                    f"beside      {self.beside:,} judgements with another model's caption, which make no labels"
+                )
         for name, count in (("skipped", self.cancelled), ("unanswered", self.unanswered)):
             if count:
                 lines.append(f"{name:10}  {count:,}")
@@ -113,10 +119,12 @@ def import_answers(dataset_dir: str, paths: Sequence[str], *, origin: str = "", 
             return Imported(None, tuple(problems), cancelled, unanswered)
         lease.ensure_held()
         stored = store(dataset_dir, found)
-    clips_judged, annotators = set(), set()
+    clips_judged, annotators, beside = set(), set(), 0
 
     def standing() -> Iterator[Judgement]:
+        nonlocal beside
         for one in judgements_of(dataset_dir):
+            beside += bool(one.extras)
             clips_judged.add(one.clip_id)
             annotators.add(one.annotator)
             yield one
@@ -134,6 +142,7 @@ def import_answers(dataset_dir: str, paths: Sequence[str], *, origin: str = "", 
         labels=len(labels.labels),
         all_bad=sum(label.chosen is None for label in labels.labels),
         ties=labels.ties,
+        beside=beside,
     )
 
 

@@ -79,7 +79,7 @@ def _run(arguments: list[str], until_told: contextlib.ExitStack) -> int:
         until_told.enter_context(logs.set_up(verbose=args.verbose, form=getattr(args, "log_format", "text")))
         args.beam_flags = beam_flags
         if beam_flags and not args.takes_beam_flags:
-            raise UsageError(unknown_flag(beam_flags[0], args.command, flags_of(args.parser)))
+            raise UsageError(unknown_flag(beam_flags[0], args.parser.prog.partition(" ")[2], flags_of(args.parser)))
         return args.run(args, commands)
     except UsageError as error:
         return complain(str(error), 2)

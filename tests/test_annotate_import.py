@@ -365,7 +365,8 @@ def test_a_student_that_was_asked_about_is_kept_apart_from_the_teachers(dataset,
     extra.write_text("clip_id,caption\nv0-0-4000,my own words\n", "utf-8")
     export_questions(dataset, str(tmp_path / "ask"), AskOptions("label-studio", 10, extras={"student": str(extra)}))
     (task,) = tasks_of(tmp_path / "ask")
-    import_answers(dataset, [write_export(tmp_path / "e.json", [task], [[annotation(task, 7, "student")]])])
+    done = import_answers(dataset, [write_export(tmp_path / "e.json", [task], [[annotation(task, 7, "student")]])])
+    assert "beside      1 judgements with another model's caption, which make no labels" in done.describe()
     assert annotations_of(dataset).labels == ()
     (label,) = annotations_of(dataset, extra="student").labels
     assert (label.chosen_teachers, label.is_current) == (("student",), True)

@@ -49,6 +49,11 @@ MISTAKES = [
 ]
 
 
+def test_a_training_without_a_dataset_is_told_so(tmp_path, capsys):
+    assert main(["train", "student", "--output", str(tmp_path), "--llm", "any"]) == 2
+    assert capsys.readouterr().err.startswith("reelscribe: no dataset to learn from; name one")
+
+
 @pytest.mark.parametrize(("arguments", "told"), MISTAKES)
 def test_mistakes_are_told_in_one_line_with_what_to_do(taught, tmp_path, capsys, arguments, told):
     assert main(["train", "student", taught[0], "--output", str(tmp_path / "out"), *arguments]) == 2
@@ -181,7 +186,7 @@ def test_model_that_sees_what_comes_after_a_word_is_refused_as_one_to_speak_thro
 
 def test_training_that_cannot_begin_leaves_no_unfinished_version(taught, tmp_path, capsys):
     dataset, config, _ = taught
-    command = ["train", "student", dataset, "--output", str(tmp_path / "out"), "--config", config, *QUICK]
+    command = ["train", "student", "--data", dataset, "--output", str(tmp_path / "out"), "--config", config, *QUICK]
     assert main([*command, "--cache-features", str(tmp_path / "features"), "--cache-gb", "1e-9"]) == 2
     assert "more than --cache-gb 1e-09; raise it" in capsys.readouterr().err
     (tmp_path / "file").write_text("x")

@@ -25,7 +25,8 @@ def add_to(kinds: Any) -> None:
     made.add_argument("--verbose", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     made.set_defaults(parser=made, run=run)
     add = made.add_argument
-    add("dataset", nargs="+", metavar="DIR", help="datasets whose clips have captions and reels")
+    add("dataset", nargs="*", metavar="DIR", help="datasets whose clips have captions and reels")
+    add("--data", action="append", default=[], metavar="DIR", help="the same, as a flag")
     add("--output", required=True, metavar="OUT", help="versions stand there: OUT/v1, OUT/v2 ...")
     part = "a directory, gs://, or a hub id with"
     add("--llm", metavar="W", help=f"the language model it speaks through: {part} --llm-revision")
@@ -91,6 +92,9 @@ def add_to(kinds: Any) -> None:
 
 def run(args: argparse.Namespace, commands: Mapping[str, argparse.ArgumentParser]) -> int:
     """Train a student; see `commands.told`."""
+    args.dataset = [*args.dataset, *args.data]
+    if not args.dataset:
+        raise UsageError("no dataset to learn from; name one: reelscribe train student DIR --output OUT ...")
     return told("train student", "evaluation", args.output, lambda: _train(args))
 
 
