@@ -30,7 +30,7 @@ from transforms.records import Span
 
 #: With a blank, which no teacher has in its name.
 CHOSEN = "the chosen"
-#: Zero-shot on MSR-VTT, of a student that was trained on Panda-70M (METHOD 4), and of an official Video-LLaMA.
+#: Zero-shot on MSR-VTT, of a student that was trained on Panda-70M (section 3.4), and of an official Video-LLaMA.
 PUBLISHED = {
     "published, MSR-VTT: student of Panda-70M": (25.4, 50.1, 27.7, 31.5, 87.9),
     "published, MSR-VTT: Video-LLaMA": (5.8, 30.0, 15.9, 14.3, 84.5),

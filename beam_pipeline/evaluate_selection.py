@@ -32,7 +32,7 @@ from transforms.scoring import choose
 #: The selection as the dataset has it. With a blank, which no selector has in its name.
 STORED = "the dataset's"
 PEOPLE = "people"
-#: METHOD 3: agreement of the paper's selectors and of another person with its annotators.
+#: Section 3.3: agreement of the paper's selectors and of another person with its annotators.
 PUBLISHED = {"published: pretrained": 21.82, "published: finetuned": 35.90, "published: another person": 44.9}
 _KINDS = ("own", "detector", "subtitles", "step")
 

@@ -51,7 +51,7 @@ class Embedder:
 
 
 class RunningLpips:
-    """Max Running LPIPS of the spans of one reel: the greatest distance between key frames a second apart (METHOD).
+    """Max Running LPIPS of the spans of one reel: the greatest distance between key frames a second apart.
 
     Methods cut a video up alike in many places, so that a pair of frames is compared once only.
     """

@@ -19,7 +19,7 @@ class Rules:
     events: Mapping[str, Any]
 
 
-#: METHOD: where the paper, the published dataset and the released code disagree, each is a set of rules of its own.
+#: Where the paper, the published dataset and the released code disagree, each is a set of rules of its own.
 RULES = {
     "paper": Rules(
         "as the paper says",

@@ -44,7 +44,7 @@ class Thresholds:
     duplicate: float | None = None
 
 
-#: The paper's, for ImageBind (METHOD 1); its image encoder is CLIP ViT-H/14, frozen.
+#: The paper's, for ImageBind (section 3.1); its image encoder is CLIP ViT-H/14, frozen.
 PAPER_THRESHOLDS = Thresholds(transition=1.0, stitch=0.6, still=0.15, redundant=0.3)
 
 

@@ -21,7 +21,7 @@ from transforms.reel import Reel, ReelError, local_reel
 FrameT = TypeVar("FrameT")
 
 REELS_HELD_OPEN = 16
-#: The middle of a clip, of which the image teachers see one frame (METHOD 2: 30-70 %).
+#: The middle of a clip, of which the image teachers see one frame (section 3.2: 30-70 %).
 MIDDLE = (0.3, 0.7)
 
 

@@ -4,7 +4,7 @@
     clips | RunInference(FlorenceTeacher("florence-2", Settings("models/florence-2", prompt="caption", frames=1)))
 
 `CaptionerTeacher` serves BLIP, BLIP-2 and GIT, by the checkpoint's own model type. They see one random frame of the
-clip's middle (METHOD 2); the GIT checkpoints trained on VATEX see six uniform ones.
+clip's middle (section 3.2); the GIT checkpoints trained on VATEX see six uniform ones.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from model_handlers.vision import Sight, Vision, load_vision
 from transforms.records import AnswerT, Clip, RequestT
 
 LITE_KEY = "lite"
-#: Uniform frames of a clip that are looked at (METHOD 3: the paper's selector sees 12).
+#: Uniform frames of a clip that are looked at (section 3.3: the paper's selector sees 12).
 CLIP_FRAMES = 12
 
 

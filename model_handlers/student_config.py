@@ -4,7 +4,7 @@
     config.save_pretrained("student")
 
 Imports Transformers at the top, so it is itself imported inside functions alone (as `model_handlers.student_network`).
-The paper's sizes are the defaults (arXiv 2402.19479, appendix D.1; METHOD section 4): 8 frames, 32 queries of 768.
+The paper's sizes are the defaults (arXiv 2402.19479, section 3.4, appendix D.1): 8 frames, 32 queries of 768.
 """
 
 from __future__ import annotations

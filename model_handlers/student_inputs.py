@@ -44,7 +44,7 @@ TEXT = Prompt(
     request_with_text="{title}\n{description}\n{subtitles}",
     introductions={"title": "Title:", "description": "Description:", "subtitles": "Subtitles:"},
 )
-#: METHOD 4: metadata and subtitles are each kept with this probability, independently.
+#: Section 3.4: metadata and subtitles are each kept with this probability, independently.
 KEEP = 0.5
 
 
@@ -256,7 +256,7 @@ def side_of(look: Any) -> int:
 
 
 def drop_text(texts: Texts, rng: random.Random, keep: float = KEEP) -> Texts:
-    """The texts with metadata and subtitles each kept with probability `keep`, independently (METHOD 4).
+    """The texts with metadata and subtitles each kept with probability `keep`, independently (section 3.4).
 
     Two numbers are drawn whatever the texts, so that other clips' texts do not change which of this one's are kept.
     """

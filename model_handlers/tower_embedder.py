@@ -2,8 +2,9 @@
 
     TowerEmbedder("clip-vit-h14", Settings("laion/CLIP-ViT-H-14-laion2B-s32B-b79K", revision="..."))
 
-The whole frame is squeezed to the checkpoint's square, as the paper does (METHOD 1): a centre crop would lose the sides
-of a wide picture, and with them what changes there. Thresholds belong to an embedder: each needs its own calibration.
+The whole frame is squeezed to the checkpoint's square, as the paper does (section 3.1): a centre crop would lose the
+sides of a wide picture, and with them what changes there. Thresholds belong to an embedder: each needs its own
+calibration.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from model_handlers.weights import WeightsError
 
 #: ImageNet's, of pixels in [0, 1].
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-#: A longer caption is cut here (METHOD 3).
+#: A longer caption is cut here (section 3.3).
 TEXT_TOKENS = 32
 
 #: These go without leaving a blank, so that "dog's" becomes "dogs"; a dash and a slash leave one.

@@ -1,4 +1,4 @@
-"""How well captions fit a clip, by Unmasked Teacher: the paper's selector (METHOD 3).
+"""How well captions fit a clip, by Unmasked Teacher: the paper's selector (section 3.3).
 
     umt = Umt.load("l16.pth", "bert-large-uncased", sha256="...", device="cuda:0", dtype=torch.bfloat16)
     umt.score(frames, ["A dog runs.", "A car."])                 # matching scores: [0.91, 0.02]
@@ -23,7 +23,7 @@ from model_handlers.umt_inputs import CaptionReader, clean, middles, normalise, 
 from model_handlers.umt_network import UmtNetwork
 from model_handlers.umt_weights import load_network
 
-#: Frames a clip, as the selector was trained (METHOD 3).
+#: Frames a clip, as the selector was trained (section 3.3).
 FRAMES = 12
 
 

@@ -149,7 +149,7 @@ class UmtJudge(Calibrated):
 
 
 class UmtSelector(ResidentHandler[CaptionedClip, tuple[float, ...]]):
-    """Unmasked Teacher, by the probability of a match (METHOD 3)."""
+    """Unmasked Teacher, by the probability of a match (section 3.3)."""
 
     settings: UmtSettings
 

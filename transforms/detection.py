@@ -44,7 +44,7 @@ class SplittingConfig:
 
     Attributes:
       detector: a name of `THRESHOLDS` (`ContentDetector` and `detect-content` mean content, too).
-      threshold: the detector's own default where None (content: 25, METHOD of Panda-70M).
+      threshold: the detector's own default where None (content: 25, Panda-70M's).
       min_scene_len: frames that have to pass between cuts (Panda-70M's code: 15).
       max_shot_s, slice_s: while a shot is longer than `max_shot_s`, `int(slice_s * fps)` frames come off its front
         (Panda-70M's code: 7 and 5).

@@ -19,7 +19,7 @@ import numpy as np
 from model_handlers.frames import open_reel
 from transforms.records import Clip
 
-#: How much of a frame is seen (METHOD 3), and how wide that may be for its height (torchvision's RandomResizedCrop).
+#: How much of a frame is seen (section 3.3), and how wide that may be for its height (torchvision's RandomResizedCrop).
 AREA, RATIO = (0.5, 1.0), (3 / 4, 4 / 3)
 TRIES = 10
 _SIDES = re.compile(r"\b(?:left|right)(?:most|wards?|-hand(?:ed)?)?\b", re.IGNORECASE)

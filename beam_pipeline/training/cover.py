@@ -5,7 +5,7 @@
     best = optimum(covering(judged, pool))                  # what any choice of as many could reach, for comparison
 
 A teacher covers a clip where people found its caption good. Clips of which all captions are bad count as well: nobody
-covers them, so coverage ends below 100 % (METHOD 2: one teacher 30.8 %, the eight 76.8 %, all 31 84.7 %).
+covers them, so coverage ends below 100 % (the paper's: one teacher 30.8 %, the eight 76.8 %, all 31 84.7 %).
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from beam_pipeline.evaluate_bootstrap import RESAMPLES, SEED, Interval, _draws, 
 from beam_pipeline.evaluate_tables import table
 from beam_pipeline.training.cover import MOST_TRIED, Cost, JudgedClip, covering, greedy, optimum, pool_of
 
-#: METHOD 2: the share of 1,000 clips that so many of the paper's teachers cover, the best ones of 31.
+#: The share of 1,000 clips that so many of the paper's teachers cover, the best ones of 31.
 PUBLISHED = {1: 30.8, 8: 76.8, 31: 84.7}
 #: A teacher that adds less than this share of the clips is left out unless the user says how many.
 WORTH = 0.01

@@ -1,4 +1,4 @@
-"""The losses of Panda-70M's selector (METHOD 3): contrast with weighed negatives (VTC), and matching (VTM).
+"""The losses of Panda-70M's selector (section 3.3): contrast with weighed negatives (VTC), and matching (VTM).
 
     loss = vtc(similarity, owners, chosen) + vtm(logits, targets)
 

@@ -111,7 +111,7 @@ def hits(examples: Sequence[Example], scores: Sequence[Scores]) -> np.ndarray:
 
 
 def agreement(examples: Sequence[Example], scores: Sequence[Scores]) -> Interval:
-    """R@1 with people (METHOD 3), over the clips that have a good caption and could be read."""
+    """R@1 with people (section 3.3), over the clips that have a good caption and could be read."""
     found = hits(examples, scores)
     return mean_of(found[np.isfinite(found)])
 

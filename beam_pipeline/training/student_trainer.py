@@ -34,7 +34,7 @@ SHORT_WARMUP = 0.1
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StudentRecipe(Recipe):
-    """METHOD 4's numbers; what it does not tell (batch, epochs) is ours.
+    """The paper's numbers (section 3.4); what it does not tell (batch, epochs) is ours.
 
     Attributes:
       warmup_steps: from `first` of the learning rate to all of it. last: of it at the end of the cosine.

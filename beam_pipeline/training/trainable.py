@@ -42,7 +42,7 @@ class Example:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a selector is trained unless the user says otherwise; see METHOD 3 for the paper's.
+    """How a selector is trained unless the user says otherwise; see section 3.3 for the paper's.
 
     Attributes:
       epochs, warmup_epochs: over all examples; the rate grows linearly, then falls as a cosine to nought.

@@ -1,4 +1,4 @@
-"""Train the paper's selector, Unmasked Teacher: contrast (VTC) and matching (VTM), as METHOD 3 says.
+"""Train the paper's selector, Unmasked Teacher: contrast (VTC) and matching (VTM), as section 3.3 says.
 
     trainable = open_umt(choose("selector", {"name": "umt-l16", "weights": "l16_25m.pth", "sha256": "..."}).entry)
     trainable.losses(batch)["loss"].backward()
@@ -65,7 +65,7 @@ class UmtTrainable(Trainable):
       WeightsError: the checkpoint or its tokenizer is missing or is not what it should be.
     """
 
-    #: METHOD 3's.
+    #: The paper's (section 3.3).
     recipe = Recipe()
 
     def __init__(self, handler: UmtSelector, *, dropout: float = DROPOUT, drop_path: float = DROP_PATH):
