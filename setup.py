@@ -46,6 +46,8 @@ EXTRAS = {
         # SmolVLM's processor spells numbers out.
         "num2words>=0.5.14",
         "lpips>=0.1.4",
+        # Students that were trained with adapters (LoRA).
+        "peft>=0.17",
         # Without scipy Beam's RunInference can't measure a model's memory and says so at every load.
         "scipy>=1.11",
         "efficientnet_lite_pytorch>=0.1.0",

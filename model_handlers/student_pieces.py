@@ -91,7 +91,7 @@ def add_lora(language: nn.Module, lora: Mapping[str, Any]) -> None:
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
-        raise WeightsError(f"adapters need peft ({error}); run: pip install 'reelscribe[train]'") from error
+        raise WeightsError(f"adapters need peft ({error}); run: pip install 'reelscribe[local]'") from error
     targets = lora["targets"]
     wanted = LoraConfig(
         r=lora["r"], lora_alpha=lora["alpha"], target_modules=targets if isinstance(targets, str) else list(targets)
