@@ -23,11 +23,8 @@ import pyarrow.parquet as pq
 
 from beam_pipeline.evaluate_references import BadInput
 from transforms.files import Directory, read, reading
-from transforms.judgements import same_words
+from transforms.judgements import TABLE, same_words
 from transforms.parquet_files import delta_table, is_delta_table, table_files, table_uri
-
-#: The table of a dataset that holds what people judged.
-ANNOTATIONS = "annotations"
 
 _YES = frozenset({"true", "1", "yes"})
 _NO = frozenset({"false", "0", "no", ""})
@@ -63,7 +60,7 @@ class Judgement:
 
     def is_of(self, captions: Iterable[str]) -> bool:
         """Whether what was judged still stands among a clip's captions."""
-        return set(map(_same, self.captions)) <= set(map(_same, captions))
+        return set(map(same_words, self.captions)) <= set(map(same_words, captions))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,10 +159,6 @@ def _all_bad(told: Any) -> bool:
     return word in _YES
 
 
-def _same(caption: str) -> str:
-    return " ".join(caption.split()).casefold()
-
-
 def gather(judgements: Iterable[Judgement]) -> dict[str, Judged]:
     """Bring together what several people said of a clip; of one person's judgements the last counts.
 
@@ -199,10 +192,10 @@ def _weight(answers: Collection[Judgement]) -> tuple[int, float, tuple[bool, tup
 
 def stored_judgements(dataset: Directory) -> list[Judgement] | None:
     """Those that were imported into a dataset; None where none ever were."""
-    uri = table_uri(dataset, ANNOTATIONS)
+    uri = table_uri(dataset, TABLE)
     if not is_delta_table(uri):
         return None
-    files = table_files(delta_table(uri), dataset, ANNOTATIONS)
+    files = table_files(delta_table(uri), dataset, TABLE)
     return [one for file in files for one in of_rows(_rows_of(file))]
 
 

@@ -133,7 +133,7 @@ def test_the_last_judgement_of_a_person_counts_and_half_is_not_all_bad():
 
 def test_judgements_of_other_clips_and_of_captions_that_are_gone_are_left_out_and_told(dataset):
     told = [
-        said(0, "a", captions=("A  dog", "a cat")),
+        said(0, "a", captions=("A  dog.", "a cat")),
         said(1, "a", captions=("a horse", "a cat")),
         said(2, "a", has_extras=True),
         said(70, "a"),
