@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from beam_pipeline.annotate_agreement import Agreement, agreement_of
@@ -78,8 +79,9 @@ class Imported:
                 (self.agreement_on_captions, "captions, each good or bad,"),
             ):
                 if found:
+                    alpha = "unknown, as all said the same" if math.isnan(found.alpha) else f"{found.alpha:.3f}"
                     lines.append(
-                        f"agreement   {found.observed:.1%} of pairs, Krippendorff's alpha {found.alpha:.3f}, on "
+                        f"agreement   {found.observed:.1%} of pairs, Krippendorff's alpha {alpha}, on "
                         f"{found.units:,} {units} that two or more judged"
                     )
             lines.append(

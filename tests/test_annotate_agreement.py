@@ -3,7 +3,8 @@
 import pytest
 
 from beam_pipeline.annotate_agreement import agreement, agreement_of
-from transforms.judgements import Choice, Judgement
+from beam_pipeline.annotate_import import Imported
+from transforms.judgements import Choice, Judgement, Stored
 
 
 def units(*coders):
@@ -72,3 +73,9 @@ def test_the_two_forms_are_two_agreements():
     best = [Judgement("v1", "v", by, THREE, 0, None, (), None, None, "f") for by in "xy"]
     one, other = agreement_of([*best, *(marked("v1", by, "ab") for by in "xy")])
     assert (one.units, one.observed, other.units, other.observed) == (1, 1.0, 3, 1.0)
+
+
+def test_where_all_said_the_same_alpha_is_told_in_words():
+    told = Imported(Stored(new=2), (), 0, 0, agreement=agreement([["a", "a"]])).describe()
+    line = "agreement   100.0% of pairs, Krippendorff's alpha unknown, as all said the same, on 1 clips that two or"
+    assert line in told
