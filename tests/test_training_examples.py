@@ -119,11 +119,22 @@ def test_clips_without_a_reel_are_left_out_and_told_and_datasets_are_read_togeth
     assert (both.left_out["clips stand twice"], sum(map(len, both.parts.values()))) == (22, 26)
 
 
+def of_clips_gone(folder):
+    """A dataset whose judged clips are no more in it."""
+    write_judged(folder)
+    judge(folder, {("v9-0-4000", "v9", ("a dog", "a cat")): 0})
+    return str(folder)
+
+
 @pytest.mark.parametrize(
     ("make", "told"),
     [
+        (of_clips_gone, "none of the 1 judged clips .* is left: 1 judged clips are gone; have clips judged that are"),
         (lambda folder: str(write_judged(folder)), "nobody has judged clips of .*annotate export"),
-        (lambda folder: many_clips(folder, 4, without_reel=range(4)), "none of the 4 judged clips .* has a reel"),
+        (
+            lambda folder: many_clips(folder, 4, without_reel=range(4)),
+            "none of the 4 judged clips .* is left: 4 clips have no reel; run curate again without --reels drop",
+        ),
         (lambda folder: many_clips(folder, 2), "2 judged clips are too few"),
     ],
 )

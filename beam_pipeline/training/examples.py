@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -28,6 +28,13 @@ from transforms.published import Published, reread
 from transforms.records import Clip
 from transforms.reels import reels_of
 
+PARTS = ("train", "validation", "test")
+#: Why judged clips can't be learned from, and what to do when that is so of all.
+_ADVICE = {
+    "clips have no reel": "run curate again without --reels drop",
+    "clips have no majority": "have more people judge them",
+    "judged clips are gone": "have clips judged that are in the dataset (`reelscribe annotate export`)",
+}
 #: What `clip_of_row` looks at.
 _COLUMNS = ("clip_id", "video_id", "uri", "start_s", "end_s", "duration_s", "width", "height", "fps")
 
@@ -120,12 +127,7 @@ def examples_of(datasets: Sequence[Directory], shares: SplitShares) -> Examples:
     """
     found: dict[str, Example] = {}
     pairs: list[tuple[str, str]] = []
-    left_out = {
-        "clips have no reel": 0,
-        "clips have no majority": 0,
-        "judged clips are gone": 0,
-        "clips stand twice": 0,
-    }
+    left_out = dict.fromkeys([*_ADVICE, "clips stand twice"], 0)
     for dataset in datasets:
         read = _of_dataset(dataset)
         pairs += read.duplicates
@@ -182,12 +184,17 @@ def split_examples(
 ) -> dict[str, list[Example]]:
     """The examples of each part, by clip_id; a cluster of duplicate sources falls where its lowest source does."""
     together = clusters(duplicates)
-    names = {"train": "train", "val": "validation", "test": "test"}
-    parts: dict[str, list[Example]] = {"train": [], "validation": [], "test": []}
+    parts: dict[str, list[Example]] = {name: [] for name in PARTS}
     for one in sorted(examples, key=lambda one: one.clip.clip_id):
-        cluster = together.get(one.clip.video_id, frozenset([one.clip.video_id]))
-        parts[names[part_of(shares.seed, cluster, shares.validation, shares.test)]].append(one)
+        parts[part_of_source(one.clip.video_id, together, shares)].append(one)
     return parts
+
+
+def part_of_source(video_id: str, together: Mapping[str, frozenset[str]], shares: SplitShares) -> str:
+    """The part that a source falls into; `together` are the sources that show the same, by each of them."""
+    cluster = together.get(video_id, frozenset([video_id]))
+    part = part_of(shares.seed, cluster, shares.validation, shares.test)
+    return "validation" if part == "val" else part
 
 
 def _check(
@@ -196,9 +203,10 @@ def _check(
     where = " and ".join(map(str, datasets))
     total = sum(map(len, parts.values()))
     if not total:
-        if without := left_out["clips have no reel"]:
+        if judged := sum(left_out[why] for why in _ADVICE):
+            why = max(_ADVICE, key=left_out.__getitem__)
             raise ExamplesError(
-                f"none of the {without:,} judged clips of {where} has a reel; run curate again without --reels drop"
+                f"none of the {judged:,} judged clips of {where} is left: {left_out[why]:,} {why}; {_ADVICE[why]}"
             )
         raise ExamplesError(
             f"nobody has judged clips of {where}; ask people with `reelscribe annotate export`, then `annotate import`"

@@ -24,8 +24,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from beam_pipeline.evaluate_gallery import clip_of_row
-from beam_pipeline.split import clusters, part_of
-from beam_pipeline.training.examples import ExamplesError, SplitShares, duplicate_pairs
+from beam_pipeline.split import clusters
+from beam_pipeline.training.examples import PARTS, ExamplesError, SplitShares, duplicate_pairs, part_of_source
 from model_handlers.student_inputs import Texts
 from transforms.by_source import Source, clips_by_source, place_of
 from transforms.files import Directory, list_files, name_of
@@ -34,8 +34,6 @@ from transforms.records import Clip
 from transforms.reels import reels_of
 from transforms.schemas import CLIPS
 
-PARTS = ("train", "validation", "test")
-_PART = {"train": "train", "val": "validation", "test": "test"}
 _CLIP = ("clip_id", "video_id", "uri", "start_s", "end_s", "duration_s", "width", "height", "fps")
 _RULED = ("matching_score", "abstained", "duplicate_of")
 _SCHEMA = pa.schema(
@@ -184,8 +182,7 @@ def select(datasets: Sequence[Directory], rules: Rules, shares: SplitShares, fol
                     if len(datasets) > 1:
                         seen.add(video_id)
                     if kept:
-                        cluster = together.get(video_id, frozenset([video_id]))
-                        part = _PART[part_of(shares.seed, cluster, shares.validation, shares.test)]
+                        part = part_of_source(video_id, together, shares)
                         rows = [row | {"dataset": number} for row in kept]
                         parts[part].add(rows)
                         told = [[row[name] for name in _TOLD] for row in rows]
