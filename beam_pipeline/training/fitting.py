@@ -18,7 +18,7 @@ from beam_pipeline.training.opening import open_trainable
 from beam_pipeline.training.outcome import JUDGED, Outcome, finish
 from beam_pipeline.training.runs import Version, VersionError, new_version, take_up, unfinished_version
 from beam_pipeline.training.trainable import Recipe
-from beam_pipeline.training.trainer import Training, TrainOptions, check_options, join_devices
+from beam_pipeline.training.trainer import Training, TrainOptions, announcer, check_options, join_devices, tell_idle
 from model_handlers.catalogue import Entry
 from transforms.files import Directory
 
@@ -50,18 +50,15 @@ def fit(wanted: Wanted) -> dict[str, Any] | None:
     """
     # Calibration would miss it only after hours of training.
     importlib.import_module("sklearn")
-    import torch
     from transformers import set_seed
 
     state = join_devices()
-    tell = _tell if state.is_main_process else _say_nothing
+    tell = announcer(state)
     if wanted.note:
         tell(wanted.note)
     examples = examples_of(wanted.datasets, wanted.shares)
     tell(examples.describe())
-    if torch.cuda.device_count() > state.num_processes:
-        count = torch.cuda.device_count()
-        tell(f"{state.num_processes} of {count} GPUs is used; torchrun --nproc-per-node {count} uses all of them")
+    tell_idle(state, tell)
     # New layers begin with the same weights on every rank.
     set_seed(wanted.options(Recipe()).seed)
     trainable = open_trainable(wanted.entry)
@@ -149,11 +146,3 @@ def _open_version(output: str, resume: bool, begun: dict[str, Any], tell: Callab
 
 def _steps(training: Training, options: TrainOptions) -> int:
     return options.max_steps or round(options.recipe.epochs * training.steps_an_epoch)
-
-
-def _tell(line: str) -> None:
-    print(line, flush=True)
-
-
-def _say_nothing(line: str) -> None:
-    """What other ranks than the first say."""

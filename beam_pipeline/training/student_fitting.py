@@ -21,7 +21,7 @@ from beam_pipeline.training.student_model import Wanted, WantedError
 from beam_pipeline.training.student_outcome import JUDGED, Outcome, write
 from beam_pipeline.training.student_rows import Rules, Selection, StudentRows, select
 from beam_pipeline.training.student_trainer import StudentOptions, StudentTraining
-from beam_pipeline.training.trainer import check_machine, join_devices, precision_of
+from beam_pipeline.training.trainer import announcer, check_machine, join_devices, precision_of, tell_idle
 from transforms.files import Directory
 
 #: Where the clips' rows stand while a version is unfinished.
@@ -53,13 +53,12 @@ def fit(plan: Plan) -> dict[str, Any] | None:
     Raises:
       ExamplesError, VersionError, TrainingError, WantedError: what was asked for can't be; the message says what to do.
     """
-    import torch
     from transformers import set_seed
 
     from model_handlers.student_parts import check_references
 
     state = join_devices()
-    tell = _tell if state.is_main_process else _say_nothing
+    tell = announcer(state)
     options, wanted = plan.options, plan.wanted
     options.batch_of_device(state.num_processes)
     check_machine(options)
@@ -70,9 +69,7 @@ def fit(plan: Plan) -> dict[str, Any] | None:
     with tempfile.TemporaryDirectory(prefix="reelscribe-") as aside:
         selection = _first(lambda: select(plan.datasets, plan.rules, plan.shares, aside))
         tell(selection.describe())
-        if torch.cuda.device_count() > state.num_processes:
-            count = torch.cuda.device_count()
-            tell(f"{state.num_processes} of {count} GPUs is used; torchrun --nproc-per-node {count} uses all of them")
+        tell_idle(state, tell)
         set_seed(options.seed)
         try:
             model, inputs = wanted.open(DTYPES[precision])
@@ -164,11 +161,3 @@ def _first(make: Callable[[], Selection]) -> Selection:
     if isinstance(told[0], Exception):
         raise told[0]
     return told[0]
-
-
-def _tell(line: str) -> None:
-    print(line, flush=True)
-
-
-def _say_nothing(line: str) -> None:
-    """What other ranks than the first say."""

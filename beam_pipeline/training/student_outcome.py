@@ -1,7 +1,7 @@
 """What came of a student's training: how near it comes to the captions it learned from, and the files of a version.
 
 outcome = Outcome(wanted, versions, selection, recipe, {"test": training.judge("test")}, best_step=400)
-write(model, inputs, outcome, "models/student/v1.unfinished", "models/student/v1")
+write(model, inputs, outcome, "v1.unfinished", "models/student/v1", keep_frozen=True, beams=1, test=clip_ids)
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from beam_pipeline.evaluate_tables import table
 from beam_pipeline.training.runs import in_yaml
 from beam_pipeline.training.student_judging import Said
 from beam_pipeline.training.student_model import Wanted
-from beam_pipeline.training.student_rows import PARTS, Selection
+from beam_pipeline.training.student_rows import Selection
 
 STUDENT, CARD, TEST_CLIPS, HISTORY = "student.json", "README.md", "test_clips.txt", "train.jsonl"
 SCHEMA_VERSION = 1
@@ -136,9 +136,3 @@ def write(
 def _write(folder: str, name: str, lines: Iterable[str]) -> None:
     with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
         file.writelines(lines)
-
-
-def counts_of(selection: Selection) -> Iterator[tuple[str, int, int]]:
-    """Clips and sources of each part."""
-    for part in PARTS:
-        yield part, selection.clips[part], selection.sources[part]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 import importlib
 import math
 import os
@@ -220,8 +221,23 @@ def why(error: BaseException) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
+def announcer(state: Any) -> Callable[[str], None]:
+    """What tells people a line at once; of other ranks than the first it tells nothing."""
+    return functools.partial(print, flush=True) if state.is_main_process else _silent
+
+
 def _silent(line: str) -> None:
     """What other ranks than the first say."""
+
+
+def tell_idle(state: Any, tell: Callable[[str], None]) -> None:
+    """Tell how to use all GPUs of this machine where some are idle."""
+    import torch
+
+    used, count = state.num_processes, torch.cuda.device_count()
+    if count > used:
+        are = "is" if used == 1 else "are"
+        tell(f"{used} of {count} GPUs {are} used; torchrun --nproc-per-node {count} uses all of them")
 
 
 class Preparing(Protocol):
