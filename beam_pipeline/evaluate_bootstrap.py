@@ -54,10 +54,10 @@ def bootstrap(
     """
     if not len(figures):
         return Interval(None)
-    sums = [figures.sum(axis=0), *(counts @ figures for counts in _draws(len(figures), resamples, seed))]
+    sums = [figures.sum(axis=0), *(counts @ figures for counts in draws(len(figures), resamples, seed))]
     with np.errstate(divide="ignore", invalid="ignore"):
         folded = np.asarray(fold(np.stack(sums)), dtype=float)
-    return _interval(folded[0], folded[1:], len(figures))
+    return interval_of(folded[0], folded[1:], len(figures))
 
 
 def bootstrap_counts(
@@ -70,8 +70,8 @@ def bootstrap_counts(
     """
     if not clips:
         return Interval(None)
-    drawn = np.array([statistic(counts) for counts in _draws(clips, resamples, seed)])
-    return _interval(statistic(np.ones(clips, np.int64)), drawn, clips)
+    drawn = np.array([statistic(counts) for counts in draws(clips, resamples, seed)])
+    return interval_of(statistic(np.ones(clips, np.int64)), drawn, clips)
 
 
 def mean_of(values: np.ndarray, **more: Any) -> Interval:
@@ -96,14 +96,14 @@ def weighted_median(values: np.ndarray, counts: np.ndarray) -> float:
     return float(lower + upper) / 2
 
 
-def _draws(clips: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+def draws(clips: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
     """How often each clip is drawn, one array a resample. Of one clip nothing can be drawn but that one."""
     draw = np.random.default_rng(seed)
     for _ in range(resamples if clips > 1 else 0):
         yield np.bincount(draw.integers(0, clips, clips), minlength=clips)
 
 
-def _interval(value: float, drawn: np.ndarray, clips: int) -> Interval:
+def interval_of(value: float, drawn: np.ndarray, clips: int) -> Interval:
     if not np.isfinite(value):
         return Interval(None)
     told = drawn[np.isfinite(drawn)]

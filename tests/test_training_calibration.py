@@ -8,7 +8,7 @@ import pytest
 from fakes import make_clip
 
 from beam_pipeline.evaluate_reliability import Bin, Reliability, diagram, reliability
-from beam_pipeline.training.calibration import MIN_ALL_BAD, Scored, calibrate, finish, threshold
+from beam_pipeline.training.calibration import MIN_ALL_BAD, Seen, calibrate, finish, threshold
 from beam_pipeline.training.trainable import Example
 from model_handlers.trained import Calibration, Trained, logit
 from transforms.records import Clip
@@ -110,7 +110,7 @@ def test_a_curve_is_judged_by_sources_that_it_was_not_fitted_to():
         for copy in range(3):
             scores.append(mine)
             examples.append(example(source * 3 + copy, chosen, source))
-    seen = Scored.of(scores, examples)
+    seen = Seen.of(scores, examples)
     curve = calibrate(scores, examples, "isotonic")
     flattering = reliability(np.array([curve.probability(one) for one in seen.scores]), seen.good)
     told = finish(scores, examples, "isotonic")["metrics"]["calibration"]["captions"]["after"]

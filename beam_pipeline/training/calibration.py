@@ -39,7 +39,7 @@ Scores = Sequence[float] | None
 
 
 @dataclasses.dataclass(frozen=True)
-class Scored:
+class Seen:
     """Validation examples with their scores.
 
     Attributes:
@@ -53,7 +53,7 @@ class Scored:
     sources: np.ndarray
 
     @classmethod
-    def of(cls, scores: Sequence[Scores], examples: Sequence[Example]) -> Scored:
+    def of(cls, scores: Sequence[Scores], examples: Sequence[Example]) -> Seen:
         """Bring together the scores and the examples that have some.
 
         Raises:
@@ -107,7 +107,7 @@ def calibrate(scores: Sequence[Scores], examples: Sequence[Example], kind: str =
     Raises:
       ValueError: there is no such kind, or the scores do not fit the examples.
     """
-    seen = Scored.of(scores, examples)
+    seen = Seen.of(scores, examples)
     return _fit(seen.scores, seen.good, kind)
 
 
@@ -123,7 +123,7 @@ def finish(scores: Sequence[Scores], examples: Sequence[Example], kind: str = "t
     Raises:
       ValueError: see `calibrate`.
     """
-    seen = Scored.of(scores, examples)
+    seen = Seen.of(scores, examples)
     enough = len(seen.sources) >= MIN_CLIPS
     kind = kind if enough else "none"
     curve = _fit(seen.scores, seen.good, kind)
@@ -213,7 +213,7 @@ class HeldOut:
     abstained: np.ndarray
 
 
-def _held_out(seen: Scored, kind: str) -> HeldOut | None:
+def _held_out(seen: Seen, kind: str) -> HeldOut | None:
     """Cross-fitted by source; None where a part without one fifth of the sources teaches nothing."""
     if len(seen.sources) == 0 or seen.sources.max() < 1:
         return None
@@ -231,7 +231,7 @@ def _held_out(seen: Scored, kind: str) -> HeldOut | None:
     return HeldOut(scores, abstained)
 
 
-def _why_not_held_out(seen: Scored) -> str:
+def _why_not_held_out(seen: Seen) -> str:
     """Why `_held_out` has nothing to tell."""
     if len(seen.sources) == 0 or seen.sources.max() < 1:
         return "the validation clips are of too few sources"
@@ -257,7 +257,7 @@ def threshold(best: np.ndarray, all_bad: np.ndarray) -> float | None:
 
 
 def _abstention(
-    seen: Scored, curve: Calibration | None, held: HeldOut | None
+    seen: Seen, curve: Calibration | None, held: HeldOut | None
 ) -> tuple[float | None, dict[str, float] | None, list[str]]:
     """The threshold, how well such ones did on clips that they were not learned from, and why there is none."""
     bad = seen.all_bad
@@ -286,7 +286,7 @@ def _gain(sums: np.ndarray) -> np.ndarray:
     return 2 * hits / (said + bad) - 2 * bad / (clips + bad)
 
 
-def _figures(seen: Scored, scores: np.ndarray | None, chosen: bool) -> dict[str, float] | None:
+def _figures(seen: Seen, scores: np.ndarray | None, chosen: bool) -> dict[str, float] | None:
     """Calibration error and Brier score, of all captions or each clip's best; None where these are no probabilities."""
     if scores is None:
         return None
@@ -295,7 +295,7 @@ def _figures(seen: Scored, scores: np.ndarray | None, chosen: bool) -> dict[str,
     return found.figures() if found else None
 
 
-def _about_curve(seen: Scored, kind: str, curve: Calibration | None, held: HeldOut | None) -> Iterator[str]:
+def _about_curve(seen: Seen, kind: str, curve: Calibration | None, held: HeldOut | None) -> Iterator[str]:
     if curve is None and kind != "none":
         yield "scores were not calibrated: captions that people found good do not score higher"
     if held is None:

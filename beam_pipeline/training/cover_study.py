@@ -14,7 +14,7 @@ import yaml
 
 from beam_pipeline import evaluate_plots as plots
 from beam_pipeline.evaluate_bars import Bars, Side, bars
-from beam_pipeline.evaluate_bootstrap import RESAMPLES, SEED, Interval, _draws, _interval
+from beam_pipeline.evaluate_bootstrap import RESAMPLES, SEED, Interval, draws, interval_of
 from beam_pipeline.evaluate_tables import table
 from beam_pipeline.training.cover import MOST_TRIED, Cost, JudgedClip, covering, greedy, optimum, pool_of
 
@@ -205,10 +205,10 @@ def means_of(values: np.ndarray) -> list[Interval]:
     if not len(values):
         return [Interval(None)] * values.shape[1]
     values = values.astype(float)
-    drawn = np.array([counts @ values for counts in _draws(len(values), RESAMPLES, SEED)]).reshape(-1, values.shape[1])
+    drawn = np.array([counts @ values for counts in draws(len(values), RESAMPLES, SEED)]).reshape(-1, values.shape[1])
     means = values.mean(axis=0)
     return [
-        _interval(float(mean), column / len(values), len(values)) for mean, column in zip(means, drawn.T, strict=True)
+        interval_of(float(mean), column / len(values), len(values)) for mean, column in zip(means, drawn.T, strict=True)
     ]
 
 
