@@ -1,6 +1,6 @@
-"""What people see of a clip: its own file, or frames of the reel in rows, from left to right.
+"""What people see of a clip that has no file of its own: frames of its reel in rows, from left to right.
 
-kind, content = look.of(row)       # "mp4", b"..." or "jpg", b"..."; None where there is nothing to see
+open("clip.jpg", "wb").write(sheet(jpegs))
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """BLEU-4, ROUGE-L, METEOR, CIDEr and BERTScore of captions against references, each by the field's own package.
 
-    for score in measure(pairs, ["BLEU-4", "CIDEr"], choose_tokenizer()):
-        score.name, score.interval, score.missing
+    for score in measure(pairs, ["BLEU-4", "CIDEr"], choose_tokenizer(), Judge()):
+        score.metric, score.interval, score.missing
 
 Every metric is a figure of sums over clips, so that its interval costs no second look at the captions. A metric whose
 package or program is not here is named with what it lacks. The corpus figures equal pycocoevalcap's.

@@ -1,6 +1,6 @@
 """Every caption against every clip, by the selectors of the catalogue, through the handlers that a job uses.
 
-    with scored(entry, clips, texts) as matrix: matrix.scores      # (clips, texts), float32, on disk
+    with scored(scorer, clips, texts) as matrix: matrix.scores      # (clips, texts), float32, on disk
 
 A clip that the selector cannot score costs that clip. Memory holds a batch of clips with some of the captions; the
 matrix stands in a file.

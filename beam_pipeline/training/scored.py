@@ -1,6 +1,6 @@
 """How well a selector's scores agree with what people chose.
 
-before = score_examples(trainable, examples.validation)
+before = score_examples(trainable, examples.validation, batch=32).scores
 agreement(examples.validation, before)              # R@1 with its bootstrap interval
 gain(examples.validation, before, after)            # paired, over the same clips
 """
@@ -19,7 +19,7 @@ from beam_pipeline.training.trainable import Example, Trainable
 #: One example's scores, in the order of its captions; None where its clip can't be read.
 Scores = tuple[float, ...] | None
 
-#: What a clip fails with whose reel is missing or broken; `ReelError` is a `ValueError`, which would hide mistakes.
+#: Is told of a clip that can't be read: its id, and why.
 Failure = Callable[[str, BaseException], None]
 
 
@@ -27,6 +27,7 @@ def readable(error: BaseException) -> bool:
     """Whether an error says something of one clip's reel, and nothing of the program."""
     from transforms.reel import ReelError
 
+    # No other ValueError than that one: it would hide mistakes.
     return isinstance(error, ReelError | OSError) and not isinstance(error, MemoryError)
 
 
