@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGES = ("beam_pipeline", "model_handlers", "transforms")
 #: The extras of `make install`.
-INSTALLED = ("local", "endpoint", "gcp", "metrics", "export", "evaluate", "demo", "dev", "transnet")
+INSTALLED = tuple(re.search(r"^EXTRAS := (.+)$", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)[1].split(","))
 
 
 @pytest.fixture(scope="module")
