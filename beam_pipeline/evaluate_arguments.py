@@ -143,7 +143,7 @@ def run_captions(args: argparse.Namespace) -> int:
     for name in args.metrics or ():
         if name.lower() not in by_name:
             raise UsageError(f"there is no metric {name!r}; {nearest(name.lower(), list(by_name))}")
-    wanted = tuple(by_name[name.lower()] for name in args.metrics or METRICS)
+    wanted = tuple(dict.fromkeys(by_name[name.lower()] for name in args.metrics or METRICS))
     judge = Judge(args.bertscore_model, args.bertscore_layer)
     if "BERTScore" in wanted and judge.missing() is None:
         judge.used_layer()

@@ -166,7 +166,7 @@ def test_the_command_prints_a_table_and_writes_json_and_a_page_that_runs_nothing
             clip("b", 0.0, 5.0, [candidate(HOSTILE, "a man", 0.9)]),
         ],
     )
-    arguments = ["--references", str(tmp_path / "r.csv"), "--metrics", "bleu-4,rouge-l,CIDEr"]
+    arguments = ["--references", str(tmp_path / "r.csv"), "--metrics", "bleu-4,rouge-l,CIDEr,cider"]
     places = ["--json", str(tmp_path / "out" / "r.json"), "--html", str(tmp_path / "out" / "r.html")]
     assert main(["evaluate", "captions", str(hostile), *arguments, *places]) == 0
     told = capsys.readouterr().out
