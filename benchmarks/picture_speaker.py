@@ -152,6 +152,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         captions = captions_of(options.dataset)
         if not any(captions):
             raise ValueError(f"{options.dataset} has no captions; make some: reelscribe curate ...")
+        if options.output.exists():
+            raise ValueError(f"{options.output} is there already; name a new directory")
         options.output.mkdir(parents=True)
     except (ValueError, OSError) as error:
         print(f"picture_speaker: {error}", file=sys.stderr)

@@ -41,6 +41,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
 
+from beam_pipeline import usage  # noqa: E402
 from beam_pipeline.evaluate_bootstrap import Interval  # noqa: E402
 from beam_pipeline.evaluate_metrics import METRICS  # noqa: E402
 from beam_pipeline.evaluate_references import BadInput, read_references  # noqa: E402
@@ -170,7 +171,7 @@ def asked_again(ensemble: Sequence[Entry], names: Sequence[str] | None) -> tuple
     known = {one.name: one for one in ensemble}
     if unknown := [name for name in names if name not in known]:
         raise BadInput(f"the ensemble has no teacher {unknown[0]!r}; choose of {', '.join(known)}")
-    return [known[name] for name in names], []
+    return [known[name] for name in dict.fromkeys(names)], []
 
 
 def clips_of(options: argparse.Namespace) -> tuple[frozenset[str] | None, str]:
@@ -259,14 +260,18 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--references", metavar="FILE", help="captions by people, as reelscribe evaluate captions reads"
     )
-    parser.add_argument("--metrics", type=_names, default=list(METRICS), metavar="A,B", help=f"of {', '.join(METRICS)}")
-    parser.add_argument("--clips", type=_count, default=100, metavar="N", help="by lot (100)")
+    parser.add_argument(
+        "--metrics", type=usage.names, default=list(METRICS), metavar="A,B", help=f"of {', '.join(METRICS)}"
+    )
+    parser.add_argument("--clips", type=usage.positive, default=100, metavar="N", help="by lot (100)")
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument("--only", metavar="FILE", help="draw from these, one clip_id a line")
     chosen.add_argument("--learned-too", action="store_true", help="draw from all, also those that it learned from")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="another one, other clips (0)")
-    parser.add_argument("--rounds", type=_count, default=3, metavar="N", help="of all contenders in turn (3)")
-    parser.add_argument("--teachers", type=_names, metavar="A,B", help="run only these anew (default: the ensemble)")
+    parser.add_argument("--rounds", type=usage.positive, default=3, metavar="N", help="of all contenders in turn (3)")
+    parser.add_argument(
+        "--teachers", type=usage.names, metavar="A,B", help="run only these anew (default: the ensemble)"
+    )
     parser.add_argument("--config", metavar="FILE.yaml", help="the ensemble's (default: that of the last run)")
     parser.add_argument("--keep-score", type=float, metavar="X", help="keep clips from this matching_score on")
     parser.add_argument("--price-per-hour", type=above_0, metavar="X", help="of this machine; tells the cost, too")
@@ -280,16 +285,6 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     if unknown := [name for name in options.metrics if name not in METRICS]:
         parser.error(f"--metrics: there is no metric {unknown[0]!r}; choose of {', '.join(METRICS)}")
     return options
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1 up, not {text!r}")
-    return int(text)
-
-
-def _names(text: str) -> list[str]:
-    return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
 
 
 if __name__ == "__main__":
