@@ -111,6 +111,8 @@ def read_answers(path: str) -> Answers:
         found = list(_raw_answers(path, content.decode("utf-8-sig")))
     except UnicodeDecodeError as error:
         raise AnswerError(f"{path} is no text in UTF-8; save it as CSV UTF-8, or export it as JSON") from error
+    if found and not any(isinstance(raw.key, str) for raw in found):
+        raise AnswerError(f"{path} has no `key` as `annotate export` wrote it; export the project that was made of it")
     return _checked(found, hashlib.sha256(content).hexdigest(), name_of(path).rpartition(".")[0] or name_of(path))
 
 

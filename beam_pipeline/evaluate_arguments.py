@@ -124,7 +124,7 @@ def run(args: argparse.Namespace) -> int:
         raise
     except (BadInput, WeightsError) as error:
         raise UsageError(" ".join(str(error).split())) from error
-    except FileNotFoundError as error:
+    except (FileNotFoundError, IsADirectoryError) as error:
         raise UsageError(f"cannot read {error.filename}: {error.strerror or error}") from error
 
 
@@ -280,7 +280,10 @@ def check_places(args: argparse.Namespace) -> None:
     for flag in ("json", "html"):
         place = getattr(args, flag)
         if place:
-            os.makedirs(os.path.dirname(os.path.abspath(place)), exist_ok=True)
+            try:
+                os.makedirs(os.path.dirname(os.path.abspath(place)), exist_ok=True)
+            except OSError as error:
+                raise UsageError(f"cannot write {place}: {error.strerror or error}; --{flag} is a file") from error
             if os.path.isdir(place):
                 raise UsageError(f"cannot write {place}: it is a directory; --{flag} is a file")
 

@@ -183,6 +183,11 @@ def test_the_command_prints_a_table_and_writes_json_and_a_page_that_runs_nothing
     ("arguments", "told"),
     [
         (["--references", "nowhere.json"], "cannot read nowhere.json"),
+        (["--references", "{folder}"], "cannot read {folder}: Is a directory"),
+        (
+            ["--references", "{r}", "--json", "{empty}/x.json"],
+            "cannot write {empty}/x.json: File exists; --json is a file",
+        ),
         (["--references", "{r}", "--metrics", "bleu"], "there is no metric 'bleu'; did you mean 'bleu-4'?"),
         (["--references", "{r}", "--bertscore-model", "/nowhere"], "/nowhere is no folder of a Transformers model"),
         (["--references", "{empty}"], "cannot read references from"),
@@ -193,10 +198,11 @@ def test_what_cannot_be_meant_is_told_in_one_line(dataset, references, tmp_path,
     (tmp_path / "empty.json").write_text("", "utf-8")
     (tmp_path / "foreign.json").write_text('{"nobody": "knows"}', "utf-8")
     names = {"r": references, "empty": tmp_path / "empty.json", "foreign": tmp_path / "foreign.json"}
+    names["folder"] = tmp_path
     given = [one.format(**names) for one in arguments]
     assert main(["evaluate", "captions", str(dataset), *given]) == 2
     error = capsys.readouterr().err
-    assert told in error and error.count("\n") == 1
+    assert told.format(**names) in error and error.count("\n") == 1
 
 
 def test_what_is_no_dataset_is_told(tmp_path, references, capsys):

@@ -67,7 +67,7 @@ def run(args: argparse.Namespace, commands: Mapping[str, argparse.ArgumentParser
         return complain(str(error), 1)
     except (BadInput, EntryError) as error:
         raise UsageError(" ".join(str(error).split())) from error
-    except FileNotFoundError as error:
+    except (FileNotFoundError, IsADirectoryError) as error:
         raise UsageError(f"cannot read {error.filename}: {error.strerror or error}") from error
     except (UsageError, ModuleNotFoundError, BrokenPipeError):
         raise
