@@ -139,3 +139,11 @@ def test_bounds_are_terciles_in_two_digits():
     assert bounds([0.1, 0.2, 0.3, 0.4]) == (0.2, 0.3)
     assert bounds([0.001234] * 3) == (0.0012, 0.0012)
     assert bounds([math.nan]) == (0.0, 0.0)
+
+
+def test_strata_are_called_by_what_their_clips_are():
+    lots = np.arange(4, dtype=np.uint64)
+    drawn = draw(Candidates(lots, np.array([0.1, 0.1, 0.9, 0.9]), np.array([0.01, 0.5, 0.01, math.nan])), 2)
+    named = [("middle", "middle"), ("middle", "high"), ("high", "middle"), ("high", "none")]
+    assert [(one.alikeness, one.margin) for one in drawn.strata] == named
+    assert (sum(one.drawn for one in drawn.strata), drawn.alikeness_bounds) == (2, (0.1, 0.9))
