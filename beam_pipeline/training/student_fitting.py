@@ -14,6 +14,7 @@ from typing import Any
 
 from beam_pipeline.training.examples import SplitShares
 from beam_pipeline.training.fitting import version_for
+from beam_pipeline.training.hooks import MAX_GRAD_NORM
 from beam_pipeline.training.runs import Version
 from beam_pipeline.training.student_hooks import UNREAD
 from beam_pipeline.training.student_judging import CiderJudge
@@ -119,7 +120,7 @@ def recipe_of(plan: Plan) -> dict[str, Any]:
     return (
         recipe
         | {name: getattr(options, name) for name in kept}
-        | {"shares": dataclasses.asdict(plan.shares)}
+        | {"shares": dataclasses.asdict(plan.shares), "max_grad_norm": MAX_GRAD_NORM}
         | rules
         | plan.wanted.recipe()
     )
