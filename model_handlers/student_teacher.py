@@ -56,12 +56,14 @@ class StudentSettings(Settings):
       inputs: V-S-M reads whatever text a clip has; V leaves it out.
       frames, max_new_tokens, text_tokens: 0 is as the directory has them. Frames can't be other than those it was
         trained on.
+      seen: which version a bucket held when the job was configured, and captions are said to be of.
     """
 
     inputs: Inputs = "V-S-M"
     frames: int = 0
     max_new_tokens: int = 0
     text_tokens: int = 0
+    seen: str = ""
 
     def __post_init__(self) -> None:
         shared = {field.name: getattr(self, field.name) for field in dataclasses.fields(Settings)}
@@ -81,7 +83,7 @@ class StudentSettings(Settings):
         if folder:
             check_frames(self, check_student(self.weights, folder))
             check_files(self.weights, folder, names)
-        return self
+        return dataclasses.replace(self, seen=self.version() if self.weights.startswith("gs://") else "")
 
     def parameters_b(self) -> float:
         """Billions of weights, where they are on this machine."""
@@ -229,6 +231,9 @@ class Student:
 def _fetched(settings: StudentSettings) -> str:
     """The directory on this machine, copied from a bucket or the hub where it is there."""
     place = locate(settings.weights, settings.revision)
+    if settings.seen and settings.seen != f"objects {os.path.basename(place.path)}":
+        told = "run the same command again, and upload the next one to a folder of its own"
+        raise WeightsError(f"{settings.weights} was written to after this job had begun; {told}")
     if not place.revision:
         return place.path
     from huggingface_hub import snapshot_download

@@ -346,6 +346,11 @@ def test_a_student_in_a_bucket_is_copied_and_says_the_same(student, clips, gcs):
     entry = catalogue.teacher("student").changed(weights="gs://bucket/models/v1")
     assert entry.revision.startswith("objects ")
     assert entry.build().load().respond(clips[:2])[0][1].answer == said(student, clips[1:2])[0]
+    gcs.put("models/v1/config.json", (student / "config.json").read_bytes())
+    with pytest.raises(
+        WeightsError, match="gs://bucket/models/v1 was written to after this job had begun; run the same"
+    ):
+        entry.build().load()
     gcs.put("models/v2/config.json", b'{"model_type": "gpt2"}')
     with pytest.raises(WeightsError, match="gs://bucket/models/v2 holds a model of type gpt2, no student"):
         catalogue.teacher("student").changed(weights="gs://bucket/models/v2")
