@@ -14,11 +14,15 @@ import os
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from model_handlers.checkpoints import files_of, is_hub_id
+from model_handlers.checkpoints import files_of, is_hub_id, version_of
 from model_handlers.vision import MODEL as LITE
 from model_handlers.weights import WeightsError
 
 CONFIG, TOKENIZER = "config.json", "tokenizer_config.json"
+#: What a tokenizer's words stand in: nearly always the first; older kinds have one of the others.
+VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", ".model")
+#: How words are searched for, and what the training tells of itself; a student that was merely saved may lack both.
+SEARCH, RECORD = "generation_config.json", "student.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 TRAINED = "reelscribe train student writes such a directory"
 #: The frozen parts, as a configuration's `references` call them.
@@ -58,10 +62,15 @@ def check_files(weights: str, folder: str, names: Collection[str]) -> None:
     Raises:
       WeightsError: a file is missing or cut short, or a part is not where the student was told.
     """
-    for name in [*_shards(weights, folder, names), TOKENIZER]:
+    shards = _shards(weights, folder, names)
+    words = () if any(name.endswith(VOCABULARIES) for name in names) else VOCABULARIES[:1]
+    # A training wrote how words are searched for; without it the same weights say something else.
+    search = (SEARCH,) if RECORD in names else ()
+    for name in (*shards, TOKENIZER, *words, *search):
         if name not in names:
             raise WeightsError(f"{weights} holds no {name}, so it is half a copy; copy it again")
-        if name != TOKENIZER and os.path.isfile(path := os.path.join(folder, name)):
+    for path in (os.path.join(folder, name) for name in shards):
+        if os.path.isfile(path):
             sum(1 for _ in _sizes(path))
     here = os.path.isdir(os.path.expanduser(weights))
     for role, place in references_of(read_values(weights, folder, CONFIG)).items():
@@ -84,8 +93,15 @@ def check_place(weights: str, role: str, place: str) -> None:
     """See that a frozen part is where its student says.
 
     Raises:
-      WeightsError: there is no such directory.
+      WeightsError: there is no such directory, or nothing below that folder of a bucket.
     """
+    if place.startswith("gs://"):
+        try:
+            version_of(place)
+        except WeightsError as error:
+            raise WeightsError(
+                f"{weights} holds only what was trained, not its {PARTS.get(role, role)}: {error}"
+            ) from error
     if is_there(place):
         return
     told = f"{place}, which is not there; put it there, or train without --leave-out-frozen"

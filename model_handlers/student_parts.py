@@ -13,7 +13,7 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from model_handlers.checkpoints import is_hub_id
+from model_handlers.checkpoints import is_hub_id, locate, version_of
 from model_handlers.pretrained import load_part
 from model_handlers.settings import Settings
 from model_handlers.student_files import check_place, is_there
@@ -92,11 +92,15 @@ def from_parts(
 
 
 def reference(part: Settings) -> dict[str, str]:
-    """Where a part is, and which version of it: a hub's commit, or a digest of a directory's files."""
+    """Where a part is, and which version of it: a hub's commit, or a digest of the files, in a bucket too.
+
+    A bucket numbers every write anew; the files may be written there again, or be moved, and are the same.
+    """
     if part.weights == LITE:
         return {"weights": LITE, "revision": "", "version": LITE_REVISION}
-    local = not is_hub_id(part.weights) and not part.weights.startswith("gs://")
-    weights = os.path.abspath(os.path.expanduser(part.weights)) if local else part.weights
+    if part.weights.startswith("gs://"):
+        return {"weights": part.weights, "revision": part.revision, "version": version_of(locate(part.weights).path)}
+    weights = part.weights if is_hub_id(part.weights) else os.path.abspath(os.path.expanduser(part.weights))
     return {"weights": weights, "revision": part.revision, "version": part.version()}
 
 
@@ -149,8 +153,8 @@ def load_referring(
         check_place(str(folder), name, part.weights)
         if (found := reference(part)["version"]) != places[name]["version"]:
             raise WeightsError(
-                f"{part.weights} is {found}, but this student was trained with {places[name]['version']}; name the"
-                f' place of those files: from_pretrained(folder, parts={{"{name}": ...}})'
+                f"{part.weights} is {found}, but this student was trained with {places[name]['version']}; put those"
+                f' files there again, or name their place: from_pretrained(folder, parts={{"{name}": ...}})'
             )
     dtype = named.get("dtype")
     dtype = config.dtype if dtype in (None, "auto") else dtype

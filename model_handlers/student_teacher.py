@@ -10,9 +10,10 @@ of its weights on a device.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from model_handlers import answers, bucket
@@ -24,7 +25,7 @@ from model_handlers.prompts import Inputs
 from model_handlers.resident import Raw, ResidentHandler
 from model_handlers.settings import Settings, check_sees
 from model_handlers.sighted import until_end
-from model_handlers.student_files import CONFIG, INDEX, TRAINED, check_files, count_b, read_values
+from model_handlers.student_files import CONFIG, INDEX, RECORD, SEARCH, TRAINED, check_files, count_b, read_values
 from model_handlers.student_inputs import FILE, TEXT, Reading, Sample, StudentInputs, Texts
 from model_handlers.weights import WeightsError
 from transforms.records import Clip
@@ -34,9 +35,8 @@ if TYPE_CHECKING:
 
 #: `student_config.MODEL_TYPE`, whose module imports Transformers.
 MODEL_TYPE = "reelscribe-student"
-SEARCH = "generation_config.json"
-#: What the training tells of itself; a directory that a student was merely saved to has none.
-RECORD, SCHEMA_VERSION = "student.json", 1
+#: Of the record.
+SCHEMA_VERSION = 1
 #: Of the directory's generation configuration; it never samples, as two runs shall say the same.
 SEARCHED = (
     *("num_beams", "max_new_tokens", "min_new_tokens", "length_penalty", "early_stopping"),
@@ -56,12 +56,14 @@ class StudentSettings(Settings):
       inputs: V-S-M reads whatever text a clip has; V leaves it out.
       frames, max_new_tokens, text_tokens: 0 is as the directory has them. Frames can't be other than those it was
         trained on.
+      seen: which version a bucket held when the job was configured, and captions are said to be of.
     """
 
     inputs: Inputs = "V-S-M"
     frames: int = 0
     max_new_tokens: int = 0
     text_tokens: int = 0
+    seen: str = ""
 
     def __post_init__(self) -> None:
         shared = {field.name: getattr(self, field.name) for field in dataclasses.fields(Settings)}
@@ -81,7 +83,7 @@ class StudentSettings(Settings):
         if folder:
             check_frames(self, check_student(self.weights, folder))
             check_files(self.weights, folder, names)
-        return self
+        return dataclasses.replace(self, seen=self.version() if self.weights.startswith("gs://") else "")
 
     def parameters_b(self) -> float:
         """Billions of weights, where they are on this machine."""
@@ -195,7 +197,9 @@ class Student:
         folder = _fetched(settings)
         reading = check_student(settings.weights, folder)
         self._device, self._sees, self._asked = device, settings.inputs, reading.frames
-        self.model = load_model("AutoModel", Settings(folder), device)
+        with _called(settings.weights, folder):
+            self.model = load_model("AutoModel", Settings(folder), device)
+            inputs = StudentInputs.load(folder)
         config = self.model.config
         limit = getattr(config.text_config.get_text_config(), "max_position_embeddings", None)
         room = None if limit is None else limit - config.prefix
@@ -205,7 +209,6 @@ class Student:
         places = config.max_text_tokens
         if settings.text_tokens > places:
             raise ValueError(f"text_tokens must be at most {places} for {settings.weights}, not {settings.text_tokens}")
-        inputs = StudentInputs.load(folder)
         most = min(settings.text_tokens or reading.text_tokens, places)
         self.inputs = StudentInputs(inputs.tokenizer, dataclasses.replace(inputs.reading, text_tokens=most))
 
@@ -228,6 +231,9 @@ class Student:
 def _fetched(settings: StudentSettings) -> str:
     """The directory on this machine, copied from a bucket or the hub where it is there."""
     place = locate(settings.weights, settings.revision)
+    if settings.seen and settings.seen != f"objects {os.path.basename(place.path)}":
+        told = "run the same command again, and upload the next one to a folder of its own"
+        raise WeightsError(f"{settings.weights} was written to after this job had begun; {told}")
     if not place.revision:
         return place.path
     from huggingface_hub import snapshot_download
@@ -237,6 +243,15 @@ def _fetched(settings: StudentSettings) -> str:
     except (OSError, ValueError) as error:
         told = " ".join(str(error).split())[:300]
         raise WeightsError(f"{settings.weights} can't be fetched from the hub: {told}") from error
+
+
+@contextlib.contextmanager
+def _called(weights: str, folder: str) -> Iterator[None]:
+    """Call a copy in a cache what the user calls it, in what is told of it."""
+    try:
+        yield
+    except WeightsError as error:
+        raise WeightsError(str(error).replace(folder, weights)) from error
 
 
 def joined(batches: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

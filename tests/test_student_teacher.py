@@ -219,10 +219,13 @@ def test_a_directory_that_holds_no_student_of_this_release_is_refused_before_the
     [
         ("model.safetensors", "{} holds no model.safetensors, so it is half a copy; copy it again"),
         ("tokenizer_config.json", "{} holds no tokenizer_config.json, so it is half a copy; copy it again"),
+        ("tokenizer.json", "{} holds no tokenizer.json, so it is half a copy; copy it again"),
+        ("generation_config.json", "{} holds no generation_config.json, so it is half a copy; copy it again"),
     ],
 )
 def test_half_a_copy_is_refused_before_the_job_in_a_directory_or_a_bucket(student, tmp_path, gcs, name, told):
     copied = shutil.copytree(student, tmp_path / "v2")
+    (copied / "student.json").write_text('{"schema_version": 1}')
     whole = (copied / name).read_bytes()
     (copied / name).unlink()
     for file in copied.iterdir():
@@ -258,6 +261,38 @@ def test_left_out_parts_that_no_bucket_holds_are_missed_before_the_job(student, 
         gcs.put(f"models/v3/{file.name}", file.read_bytes())
     with pytest.raises(WeightsError, match=r"its language model is at \.\./.*/llm on the machine that trained it, and"):
         catalogue.teacher("student").changed(weights="gs://bucket/models/v3")
+
+
+def test_left_out_parts_in_a_bucket_may_be_written_again_and_moved_but_not_be_gone_or_others(student, gcs, tmp_path):
+    parts = student.with_name("v1-parts")
+    for file in (parts / "llm").iterdir():
+        gcs.put(f"parts/llm/{file.name}", file.read_bytes())
+    model, inputs = tiny_student("gs://bucket/parts/llm", parts / "tower", save_frozen=False)
+    model.save_pretrained(tmp_path / "v3")
+    inputs.save(tmp_path / "v3")
+    entry = catalogue.teacher("student").changed(weights=str(tmp_path / "v3"))
+    config = (parts / "llm" / "config.json").read_bytes()
+    gcs.put("parts/llm/config.json", config)
+    entry.build().network(CPU)
+    type(model).from_pretrained(tmp_path / "v3", parts={"language": parts / "llm"})
+    shutil.copytree(tmp_path / "v3", tmp_path / "v4")
+    gcs.put("parts/llm/config.json", config + b"\n")
+    # Weights are kept in memory by their directory.
+    with pytest.raises(WeightsError, match=r"but this student was trained with sha256 .*; put those files there again"):
+        entry.changed(weights=str(tmp_path / "v4")).build().network(CPU)
+    for name in gcs.names("parts/llm/"):
+        gcs.remove(name)
+    told = "v3 holds only what was trained, not its language model: there is no checkpoint below gs://bucket/parts/llm"
+    with pytest.raises(WeightsError, match=told):
+        entry.changed(weights=str(tmp_path / "v3"))
+
+
+def test_a_copy_that_cannot_be_loaded_is_called_what_the_user_calls_it(student, gcs):
+    for file in student.iterdir():
+        gcs.put(f"models/v5/{file.name}", file.read_bytes())
+    gcs.put("models/v5/model.safetensors", b"cut")
+    with pytest.raises(WeightsError, match=r"^gs://bucket/models/v5 is not whole \(.*\); copy it again$"):
+        teacher("gs://bucket/models/v5").network(CPU)
 
 
 def test_weights_are_counted_in_the_files_those_of_left_out_parts_too(student, tmp_path):
@@ -311,6 +346,11 @@ def test_a_student_in_a_bucket_is_copied_and_says_the_same(student, clips, gcs):
     entry = catalogue.teacher("student").changed(weights="gs://bucket/models/v1")
     assert entry.revision.startswith("objects ")
     assert entry.build().load().respond(clips[:2])[0][1].answer == said(student, clips[1:2])[0]
+    gcs.put("models/v1/config.json", (student / "config.json").read_bytes())
+    with pytest.raises(
+        WeightsError, match="gs://bucket/models/v1 was written to after this job had begun; run the same"
+    ):
+        entry.build().load()
     gcs.put("models/v2/config.json", b'{"model_type": "gpt2"}')
     with pytest.raises(WeightsError, match="gs://bucket/models/v2 holds a model of type gpt2, no student"):
         catalogue.teacher("student").changed(weights="gs://bucket/models/v2")
