@@ -67,7 +67,8 @@ def choose(kind: str, value: Any, complete: bool = True) -> Choice:
 
 
 def _changed(kind: str, entry: Entry, name: str, value: Mapping[str, Any]) -> Choice:
-    known = [field.name for field in dataclasses.fields(entry.settings or Settings) if field.name != "words"]
+    own = ("words", "seen")  # Written down when a job is configured.
+    known = [field.name for field in dataclasses.fields(entry.settings or Settings) if field.name not in own]
     for key in value:
         check_word("key", key, [*_OF_ENTRY, *known])
     settings = {key: asked for key, asked in value.items() if key in known}

@@ -18,6 +18,7 @@ from apache_beam.ml.inference.base import ModelHandler
 
 from model_handlers import embedders, hub, lite_projection, selection, sentences, teachers, vision
 from model_handlers.base import ElementwiseHandler
+from model_handlers.checkpoints import OBJECTS
 from model_handlers.measures.measurer import Measurer
 from model_handlers.measures.view import Measure
 from model_handlers.nearest import nearest
@@ -126,12 +127,14 @@ class Entry:
             # Neither the commit nor the digest of other weights is theirs.
             changes = {"revision": "", "sha256": "", **changes}
         settings = dataclasses.replace(self.settings, **changes).checked()
+        revision = settings.version()
+        settings = dataclasses.replace(settings, seen=revision if revision.startswith(OBJECTS) else "")
         return dataclasses.replace(
             self,
             name=name or self.name,
             like=self.like or (self.name if name not in ("", self.name) else ""),
             model=settings.weights,
-            revision=settings.version(),
+            revision=revision,
             parameters_b=settings.parameters_b() or self.parameters_b,
             settings=settings,
             inputs=settings.inputs,

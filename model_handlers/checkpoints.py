@@ -26,6 +26,10 @@ FILES = (".safetensors", ".json", ".txt", ".model", ".jinja")
 _ASIDE = re.compile(r"(^|/)(original|consolidated|onnx|openvino)")
 
 
+#: What the version of files in a bucket begins with.
+OBJECTS = "objects "
+
+
 @dataclasses.dataclass(frozen=True)
 class Place:
     """A checkpoint that can be loaded.
@@ -73,15 +77,22 @@ def check(weights: str, revision: str) -> None:
         raise WeightsError(f"{weights} holds no config.json; name a directory that save_pretrained wrote")
 
 
-def locate(weights: str, revision: str = "") -> Place:
+def locate(weights: str, revision: str = "", seen: str = "") -> Place:
     """Find a checkpoint, copying it from its bucket where it is in one.
 
+    Args:
+      seen: the version that the bucket must hold (see `version_of`); empty: any.
+
     Raises:
-      WeightsError: see `check`; or the bucket is out of reach.
+      WeightsError: see `check`; or the bucket is out of reach, or holds another version by now.
     """
     check(weights, revision)
     if weights.startswith("gs://"):
-        return Place(bucket.fetch_folder(weights, _is_part))
+        folder = bucket.fetch_folder(weights, _is_part)
+        if seen and seen != f"{OBJECTS}{os.path.basename(folder)}":
+            told = "run the same command again, and upload the next one to a folder of its own"
+            raise WeightsError(f"{weights} was written to after this job had begun; {told}")
+        return Place(folder)
     if is_hub_id(weights):
         return Place(weights, revision)
     folder = os.path.expanduser(weights)
@@ -98,7 +109,7 @@ def version_of(weights: str, revision: str = "") -> str:
     """
     check(weights, revision)
     if weights.startswith("gs://"):
-        return f"objects {bucket.version_of_folder(weights, _is_part)}"
+        return f"{OBJECTS}{bucket.version_of_folder(weights, _is_part)}"
     if is_hub_id(weights):
         return revision
     if _is_named(revision):

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 
 from model_handlers import wording
-from model_handlers.checkpoints import locate
 from model_handlers.lite import Lite, LiteHandler, load_lite
 from model_handlers.settings import Settings
 from model_handlers.trained import Calibration, calibrated, read_trained
@@ -144,7 +143,7 @@ def read_network(settings: Settings) -> tuple[Any, Shape]:
 
     if not settings.weights:
         raise WeightsError("lite-projection needs weights; `reelscribe train selector` makes them")
-    folder = locate(settings.weights, settings.revision).path
+    folder = settings.place().path
     try:
         with open(os.path.join(folder, CONFIG), encoding="utf-8") as file:
             shape = Shape.of(json.load(file), settings.weights)

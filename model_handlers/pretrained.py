@@ -12,7 +12,6 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
-from model_handlers.checkpoints import locate
 from model_handlers.devices import Device
 from model_handlers.resident import loaded_once
 from model_handlers.settings import Settings
@@ -28,7 +27,7 @@ def load_model(kind: str, settings: Settings, device: Device, **more: Any) -> An
     Raises:
       WeightsError: the files are missing, out of reach, or do not fit the class; the message says what to do.
     """
-    key = (kind, settings.weights, settings.revision, device, tuple(sorted(more.items())))
+    key = (kind, settings.weights, settings.revision, settings.seen, device, tuple(sorted(more.items())))
     return loaded_once(key, lambda: _load_model(kind, settings, device, more))
 
 
@@ -88,7 +87,7 @@ def _from_pretrained(kind: str, settings: Settings, **more: Any) -> Any:
     import transformers
     from safetensors import SafetensorError
 
-    place = locate(settings.weights, settings.revision)
+    place = settings.place()
     try:
         with _quietly():
             return getattr(transformers, kind).from_pretrained(place.path, **place.hub, **more)

@@ -11,7 +11,7 @@ import json
 import re
 from typing import Self, get_args
 
-from model_handlers.checkpoints import version_of
+from model_handlers.checkpoints import Place, locate, version_of
 from model_handlers.devices import DTYPES
 from model_handlers.prompts import Inputs, Prompt, prompt
 
@@ -29,6 +29,7 @@ class Settings:
       inputs: what a teacher sees: V(ision), S(ubtitles), M(etadata: title and description).
       prompt: a name of `prompts.yaml`, or FILE.yaml#NAME. words: what FILE.yaml said when the job was configured; the
         file is not there on a worker.
+      seen: which version a bucket held when the job was configured; its answers are said to be of that one.
       frames: uniform frames of the clip; 1 is one random frame of its middle, as the paper's image teachers see.
       max_new_tokens: of an answer. text_tokens: of the whole prompt, without the pictures.
       dtype: what it computes in; see `devices.choose_device`.
@@ -46,6 +47,7 @@ class Settings:
     dtype: str = "auto"
     max_batch: int = 32
     words: Prompt | None = None
+    seen: str = ""
 
     def __post_init__(self) -> None:
         if self.inputs not in INPUTS:
@@ -78,6 +80,10 @@ class Settings:
         """The prompt. Raises `PromptError` when there is none of that name."""
         file, _, name = self.prompt.rpartition("#")
         return self.words or prompt(name, file or None)
+
+    def place(self) -> Place:
+        """Where the weights are on this machine, copied from their bucket. Raises as `checkpoints.locate`."""
+        return locate(self.weights, self.revision, self.seen)
 
     def version(self) -> str:
         """What stands in `captions.revision`: a hub's commit, or a digest of the files; `WeightsError` without them."""

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from model_handlers import answers, bucket
-from model_handlers.checkpoints import FILES, check, is_hub_id, locate
+from model_handlers.checkpoints import FILES, check, is_hub_id
 from model_handlers.devices import Device
 from model_handlers.frames import clip_frames
 from model_handlers.pretrained import load_model
@@ -56,14 +56,12 @@ class StudentSettings(Settings):
       inputs: V-S-M reads whatever text a clip has; V leaves it out.
       frames, max_new_tokens, text_tokens: 0 is as the directory has them. Frames can't be other than those it was
         trained on.
-      seen: which version a bucket held when the job was configured, and captions are said to be of.
     """
 
     inputs: Inputs = "V-S-M"
     frames: int = 0
     max_new_tokens: int = 0
     text_tokens: int = 0
-    seen: str = ""
 
     def __post_init__(self) -> None:
         shared = {field.name: getattr(self, field.name) for field in dataclasses.fields(Settings)}
@@ -83,7 +81,7 @@ class StudentSettings(Settings):
         if folder:
             check_frames(self, check_student(self.weights, folder))
             check_files(self.weights, folder, names)
-        return dataclasses.replace(self, seen=self.version() if self.weights.startswith("gs://") else "")
+        return self
 
     def parameters_b(self) -> float:
         """Billions of weights, where they are on this machine."""
@@ -230,10 +228,7 @@ class Student:
 
 def _fetched(settings: StudentSettings) -> str:
     """The directory on this machine, copied from a bucket or the hub where it is there."""
-    place = locate(settings.weights, settings.revision)
-    if settings.seen and settings.seen != f"objects {os.path.basename(place.path)}":
-        told = "run the same command again, and upload the next one to a folder of its own"
-        raise WeightsError(f"{settings.weights} was written to after this job had begun; {told}")
+    place = settings.place()
     if not place.revision:
         return place.path
     from huggingface_hub import snapshot_download

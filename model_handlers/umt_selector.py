@@ -89,7 +89,7 @@ class UmtSettings(Settings):
         if not self._is_folder():
             return ""
         self._check_folder()
-        return locate(self.weights, self.revision).path
+        return self.place().path
 
     def _is_folder(self) -> bool:
         known = self.weights.endswith((".pth", ".safetensors"))

@@ -15,7 +15,6 @@ import json
 import uuid
 from collections.abc import Mapping
 
-from model_handlers.checkpoints import locate
 from model_handlers.endpoint import Endpoint
 from model_handlers.endpoint_chats import Correspondent
 from model_handlers.endpoint_teacher import RemoteSettings, RemoteTeacher, kept, terms_of
@@ -99,7 +98,7 @@ class VllmTeacher(RemoteTeacher):
         return True
 
     def _serve(self) -> Correspondent:
-        place = locate(self.settings.weights, self.settings.revision)
+        place = self.settings.place()
         server = VllmServer(place.path, server_flags(self.settings, place.revision))
         endpoint = Endpoint(server.url, self.settings.weights, terms_of(self.settings), server.find)
         return Correspondent(endpoint, self.settings, self.settings.asked())

@@ -16,6 +16,7 @@ from apache_beam.ml.inference.base import RunInference
 from apache_beam.options.pipeline_options import PipelineOptions
 from lite_media import photographs, write_reel
 
+from model_handlers import catalogue
 from model_handlers.devices import choose_device
 from model_handlers.settings import Settings
 from model_handlers.tower_embedder import TowerEmbedder, image_features, load_tower, pooled, squeezed
@@ -207,3 +208,15 @@ def test_features_are_the_pooled_ones_or_the_first_token():
 def test_a_checkpoint_without_pictures_is_told_in_one_line(tmp_path):
     with pytest.raises(WeightsError, match="there is no directory"):
         embedder(tmp_path / "nowhere").load_model()
+
+
+def test_a_checkpoint_that_was_overwritten_in_its_bucket_is_not_loaded_for_the_one_that_was_configured(tmp_path, gcs):
+    tiny_dual.make_clip(tmp_path)
+    for file in tmp_path.iterdir():
+        gcs.put(f"models/clip/{file.name}", file.read_bytes())
+    entry = catalogue.embedder("clip-vit-h").changed(weights="gs://bucket/models/clip")
+    assert entry.build().load()
+    gcs.put("models/clip/config.json", (tmp_path / "config.json").read_bytes())
+    with pytest.raises(WeightsError, match="gs://bucket/models/clip was written to after this job had begun; run"):
+        entry.build().load()
+    assert entry.changed().build().load()
