@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from beam_pipeline.training import cover_command, student_command
-from beam_pipeline.training.commands import above_0, check_places, check_precision, told, write_figures
+from beam_pipeline.training.commands import above_0, add_shared, check_places, check_precision, told, write_figures
 from beam_pipeline.usage import (
     Parser,
     UsageError,
@@ -42,11 +42,9 @@ def add_to(command: Command) -> None:
 def add_selector(kinds: Any) -> None:
     """Add `train selector`; `kinds` are the subparsers of `train`."""
     made = kinds.add_parser("selector", help=_SELECTOR, description=_SELECTOR, allow_abbrev=False)
-    made.add_argument("--verbose", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     made.set_defaults(parser=made, run=_selector)
     add = made.add_argument
     add("dataset", nargs="+", metavar="DIR", help="datasets whose clips people judged")
-    add("--output", required=True, metavar="OUT", help="versions stand there: OUT/v1, OUT/v2 ...")
     add("--selector", metavar="NAME", help="of the catalogue (default: the configuration's; of lite: lite-projection)")
     add("--profile", help="a built-in profile (default lite)")
     add("--config", metavar="FILE.yaml", help="a configuration; where its selector has weights, they are trained on")
@@ -54,21 +52,14 @@ def add_selector(kinds: Any) -> None:
         "--validation", type=fraction, default=0.1, metavar="SHARE", help="of the sources, to keep the best epoch (0.1)"
     )
     add("--test", type=fraction, default=0.1, metavar="SHARE", help="of the sources, to judge it by at the end (0.1)")
-    add("--seed", type=whole, default=0, metavar="N", help="of the split, the order and the weights (0)")
-    add("--resume", action="store_true", help="go on with the version that was not finished")
     add("--epochs", type=above_0, metavar="N", help="over all training clips (default: the selector's recipe)")
     add("--batch", type=positive, metavar="N", help="clips a step, over all devices and passes (default: its recipe's)")
     add("--learning-rate", type=above_0, metavar="X", help="at its highest (default: the selector's recipe)")
     add("--weight-decay", type=above_0, metavar="X", help="of AdamW (default: the selector's recipe)")
-    add("--precision", default="auto", metavar="P", help="auto, fp32, bf16 or fp16 (auto: as the device computes best)")
-    add("--gradient-checkpointing", action="store_true", help="less memory for more time")
-    add("--accumulate", type=positive, default=1, metavar="N", help="passes a step, for less memory (1)")
-    add("--max-steps", type=positive, metavar="N", help="stop there, whatever the epochs")
     add("--patience", type=positive, metavar="N", help="stop after so many epochs without a better one")
     add("--workers", type=whole, metavar="N", help="loading processes a device (4; none where a selector needs none)")
     add("--calibration", default="temperature", metavar="KIND", help="temperature, isotonic or none (temperature)")
-    add("--tensorboard", metavar="DIR", help="write curves for TensorBoard there")
-    add("--json", metavar="FILE", help="write the figures there, too")
+    add_shared(made)
 
 
 def _selector(args: argparse.Namespace, commands: Commands) -> int:

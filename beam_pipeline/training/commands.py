@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from beam_pipeline.usage import UsageError, complain
+from beam_pipeline.usage import UsageError, complain, positive, whole
 from model_handlers.nearest import nearest
 
 _FULL = "the disk is full; make room"
@@ -29,6 +29,21 @@ def above_0(text: str) -> float:
     if not (math.isfinite(value) and value > 0):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return value
+
+
+def add_shared(made: argparse.ArgumentParser) -> None:
+    """Add what every training takes, whatever is trained."""
+    add = made.add_argument
+    add("--output", required=True, metavar="OUT", help="versions stand there: OUT/v1, OUT/v2 ...")
+    add("--seed", type=whole, default=0, metavar="N", help="of the split, the order and the weights (0)")
+    add("--resume", action="store_true", help="go on with the version that was not finished")
+    add("--precision", default="auto", metavar="P", help="auto, fp32, bf16 or fp16 (auto: as the device computes best)")
+    add("--gradient-checkpointing", action="store_true", help="less memory for more time")
+    add("--accumulate", type=positive, default=1, metavar="N", help="passes a step, for less memory (1)")
+    add("--max-steps", type=positive, metavar="N", help="stop there, whatever the epochs")
+    add("--tensorboard", metavar="DIR", help="write curves for TensorBoard there")
+    add("--json", metavar="FILE", help="write the figures there, too")
+    add("--verbose", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
 def told(command: str, moment: str, output: str, train: Callable[[], int]) -> int:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from beam_pipeline.training.commands import above_0, check_places, check_precision, told, write_figures
+from beam_pipeline.training.commands import above_0, add_shared, check_places, check_precision, told, write_figures
 from beam_pipeline.usage import UsageError, dataset_folder, fraction, positive, score, whole
 
 _STUDENT = "train a captioner on the captions of datasets; writes a new version below --output"
@@ -22,12 +22,10 @@ _SIMPLE = ("seed", "precision", "accumulate", "max_steps", "workers", "tensorboa
 def add_to(kinds: Any) -> None:
     """Add the command; `kinds` are the subparsers of `train`."""
     made = kinds.add_parser("student", help=_STUDENT, description=_STUDENT, allow_abbrev=False)
-    made.add_argument("--verbose", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     made.set_defaults(parser=made, run=run)
     add = made.add_argument
     add("dataset", nargs="*", metavar="DIR", help="datasets whose clips have captions and reels")
     add("--data", action="append", default=[], metavar="DIR", help="the same, as a flag")
-    add("--output", required=True, metavar="OUT", help="versions stand there: OUT/v1, OUT/v2 ...")
     part = "a directory, gs://, or a hub id with"
     add("--llm", metavar="W", help=f"the language model it speaks through: {part} --llm-revision")
     add("--llm-revision", metavar="R", help="a hub's commit")
@@ -55,8 +53,6 @@ def add_to(kinds: Any) -> None:
         help="of the sources, to keep the best weights (0.05)",
     )
     add("--test", type=fraction, default=0.05, metavar="SHARE", help="of the sources, to judge it by at the end (0.05)")
-    add("--seed", type=whole, default=0, metavar="N", help="of the split, the order and the weights (0)")
-    add("--resume", action="store_true", help="go on with the version that was not finished")
     add("--epochs", type=above_0, metavar="N", help="over all training clips (4)")
     add("--batch", type=positive, metavar="N", help="clips a step, over all devices and passes (32)")
     add("--learning-rate", type=above_0, metavar="X", help="at its highest (1e-4, from 1e-6, to 5e-5 at the end)")
@@ -68,10 +64,6 @@ def add_to(kinds: Any) -> None:
         metavar="P",
         help="with this probability metadata and subtitles are each kept (0.5)",
     )
-    add("--precision", default="auto", metavar="P", help="auto, fp32, bf16 or fp16 (auto: as the device computes best)")
-    add("--gradient-checkpointing", action="store_true", help="less memory for more time")
-    add("--accumulate", type=positive, default=1, metavar="N", help="passes a step, for less memory (1)")
-    add("--max-steps", type=positive, metavar="N", help="stop there, whatever the epochs")
     add(
         "--evaluate-every",
         type=positive,
@@ -86,8 +78,7 @@ def add_to(kinds: Any) -> None:
     add("--cache-gb", type=above_0, default=20.0, metavar="X", help="that this may take (20)")
     add("--leave-out-frozen", action="store_true", help="write what was trained, and only name the parts that were not")
     add("--workers", type=whole, metavar="N", help="loading processes a device (4; none with --cache-features)")
-    add("--tensorboard", metavar="DIR", help="write curves for TensorBoard there")
-    add("--json", metavar="FILE", help="write the figures there, too")
+    add_shared(made)
 
 
 def run(args: argparse.Namespace, commands: Mapping[str, argparse.ArgumentParser]) -> int:
