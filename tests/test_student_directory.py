@@ -14,9 +14,7 @@ from tiny_student import (
     SIZES,
     assert_same,
     described,
-    make_blip2,
-    make_llm,
-    make_tower,
+    make_parts,
     read,
     samples,
     scene,
@@ -37,12 +35,7 @@ LITE = "efficientnet-lite0"
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory) -> pathlib.Path:
     """A folder of tiny parts, the language models of which have learned nothing."""
-    folder = tmp_path_factory.mktemp("parts")
-    for kind in ("llama", "gpt2", "opt"):
-        make_llm(folder / {"llama": "llm"}.get(kind, kind), kind, steps=0)
-    make_tower(folder / "tower")
-    make_blip2(folder / "blip2")
-    return folder
+    return make_parts(tmp_path_factory.mktemp("parts"), steps=0)
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,7 @@ from tiny_student import (
     described,
     learn,
     learned,
-    make_blip2,
-    make_llm,
-    make_tower,
+    make_parts,
     read,
     samples,
     tiny_student,
@@ -29,13 +27,7 @@ LITE = "efficientnet-lite0"
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory) -> pathlib.Path:
     """A folder of tiny parts: `llm` (a Llama that has learned), `gpt2`, `opt`, `tower` (CLIP), `blip2`."""
-    folder = tmp_path_factory.mktemp("parts")
-    make_llm(folder / "llm")
-    make_llm(folder / "gpt2", "gpt2", steps=0)
-    make_llm(folder / "opt", "opt", steps=0)
-    make_tower(folder / "tower")
-    make_blip2(folder / "blip2")
-    return folder
+    return make_parts(tmp_path_factory.mktemp("parts"))
 
 
 @pytest.fixture(scope="module")

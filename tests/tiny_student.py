@@ -159,6 +159,16 @@ def make_blip2(folder: pathlib.Path) -> None:
     BlipImageProcessor(size={"height": SIDE, "width": SIDE}).save_pretrained(folder)
 
 
+def make_parts(folder: pathlib.Path, steps: int = 200) -> pathlib.Path:
+    """All of these: `llm` (a Llama that learned so many steps), `gpt2` and `opt`, which did not, `tower`, `blip2`."""
+    make_llm(folder / "llm", steps=steps)
+    for kind in ("gpt2", "opt"):
+        make_llm(folder / kind, kind, steps=0)
+    make_tower(folder / "tower")
+    make_blip2(folder / "blip2")
+    return folder
+
+
 def _spread(model: Any) -> None:
     """Weights as large as a trained network's, lest all pictures look alike."""
     import torch
