@@ -16,7 +16,8 @@ from typing import Any
 from markupsafe import Markup
 
 from beam_pipeline import evaluate_plots as plots
-from beam_pipeline.evaluate_measures import Measured, measure, pooled, rounded, told
+from beam_pipeline.evaluate_bootstrap import rounded
+from beam_pipeline.evaluate_measures import Measured, measure, pooled, told
 from beam_pipeline.evaluate_tables import table
 from beam_pipeline.evaluate_videos import (
     Embedder,

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from beam_pipeline.evaluate_bootstrap import Interval
 from beam_pipeline.evaluate_plots import WIDTH, shortened
 from beam_pipeline.report_contents import legible
-from beam_pipeline.report_drawings import _line, _text, short, ticks
+from beam_pipeline.report_drawings import draw_line, draw_text, short, ticks
 
 #: Where bars begin: to the left of it stand their names.
 _LEFT, _RIGHT, _TOP, _BOTTOM = 210, 24, 28, 34
@@ -52,19 +52,19 @@ def bars(rows: Sequence[Bars], *, title: str) -> Markup:
 
     head = '<svg xmlns="http://www.w3.org/2000/svg" class="scatter" viewBox="0 0 {0} {1}" role="img" aria-label="{2}">'
     parts = [Markup(head + '<rect class="paper" width="{0}" height="{1}"/>').format(WIDTH, height, legible(title))]
-    parts += [_text("axis-name", 12, 18, legible(f"{title}; in hundredths", 120))]
+    parts += [draw_text("axis-name", 12, 18, legible(f"{title}; in hundredths", 120))]
     for tick in ticks(0.0, most, 6):
-        parts += [_line("grid", x_at(tick), _TOP, x_at(tick), height - _BOTTOM)]
-        parts += [_text("middle", x_at(tick), height - 12, short(100 * tick))]
+        parts += [draw_line("grid", x_at(tick), _TOP, x_at(tick), height - _BOTTOM)]
+        parts += [draw_text("middle", x_at(tick), height - 12, short(100 * tick))]
     top = _TOP + _GAP / 2
     for row, taken in zip(rows, heights, strict=True):
         parts += [
-            _text("end", _LEFT - 8, top + len(row.sides) * _THICK / 2 + 4, legible(shortened(row.label, _LETTERS)))
+            draw_text("end", _LEFT - 8, top + len(row.sides) * _THICK / 2 + 4, legible(shortened(row.label, _LETTERS)))
         ]
         for number, side in enumerate(row.sides):
             parts += _bar(side, row.label, top + number * _THICK, x_at)
         top += taken
-    parts += [_line("axis", _LEFT, _TOP, _LEFT, height - _BOTTOM)]
+    parts += [draw_line("axis", _LEFT, _TOP, _LEFT, height - _BOTTOM)]
     return Markup("").join([*parts, Markup("</svg>")])
 
 
@@ -79,5 +79,5 @@ def _bar(side: Side, label: str, top: float, x_at: Callable[[float], float]) -> 
         # A white edge, or the line would drown in the colour of its bar.
         edge = '<rect class="paper" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="4"/>'
         parts += [Markup(edge).format(x_at(low), top + _THICK / 2 - 2, x_at(high) - x_at(low))]
-        parts += [_line("axis", x_at(low), top + _THICK / 2, x_at(high), top + _THICK / 2)]
+        parts += [draw_line("axis", x_at(low), top + _THICK / 2, x_at(high), top + _THICK / 2)]
     return parts

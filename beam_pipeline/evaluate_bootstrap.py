@@ -31,7 +31,7 @@ class Interval:
     high: float | None = None
 
     def as_json(self) -> dict[str, float | None]:
-        return {name: _rounded(getattr(self, name)) for name in ("value", "low", "high")}
+        return {name: rounded(getattr(self, name)) for name in ("value", "low", "high")}
 
     def told(self, form: str = ".1f", scale: float = 1.0) -> str:
         """The figure with its interval, such as `25.4 [24.1, 26.8]`."""
@@ -112,5 +112,6 @@ def interval_of(value: float, drawn: np.ndarray, clips: int) -> Interval:
     return Interval(float(value), float(np.quantile(told, LOW)), float(np.quantile(told, HIGH)))
 
 
-def _rounded(value: float | None) -> float | None:
+def rounded(value: float | None) -> float | None:
+    """As it stands in a file of figures."""
     return None if value is None else round(value, 6)

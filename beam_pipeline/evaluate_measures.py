@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from beam_pipeline.evaluate_bootstrap import rounded
 from beam_pipeline.evaluate_videos import Cutting, RunningLpips
 from transforms.boundary_scores import TOLERANCES, Counts, compare, total
 from transforms.records import Span
@@ -144,10 +145,6 @@ def scores_of(counts: Counts) -> dict[str, float | None]:
 
 def mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
-
-
-def rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 6)
 
 
 def told(value: float | None, form: str) -> str:

@@ -21,7 +21,7 @@ from markupsafe import Markup
 
 from beam_pipeline import __version__
 from beam_pipeline.report_contents import legible
-from beam_pipeline.report_drawings import _line, _text, short, ticks
+from beam_pipeline.report_drawings import draw_line, draw_text, short, ticks
 
 WIDTH, HEIGHT = 760, 440
 LEFT, RIGHT, TOP, BOTTOM = 64, 24, 20, 52
@@ -108,16 +108,16 @@ def scatter(
         Markup(head + '<rect class="paper" width="{0}" height="{1}"/>').format(WIDTH, HEIGHT, legible(title)),
     ]
     for tick in ticks(y_least, y_most, 6):
-        parts += [_line("grid", LEFT, y_at(tick), WIDTH - RIGHT, y_at(tick))]
-        parts += [_text("end", LEFT - 8, y_at(tick) + 4, short(tick))]
+        parts += [draw_line("grid", LEFT, y_at(tick), WIDTH - RIGHT, y_at(tick))]
+        parts += [draw_text("end", LEFT - 8, y_at(tick) + 4, short(tick))]
     for tick in ticks(0, x_most, 8):
-        parts += [_text("middle", x_at(tick), TOP + height + 18, short(tick))]
-    parts += [_line("axis", LEFT, TOP + height, WIDTH - RIGHT, TOP + height)]
-    parts += [_text("middle axis-name", LEFT + width / 2, HEIGHT - 12, x_name)]
-    parts += [_text("axis-name", LEFT - 52, TOP - 6, y_name)]
+        parts += [draw_text("middle", x_at(tick), TOP + height + 18, short(tick))]
+    parts += [draw_line("axis", LEFT, TOP + height, WIDTH - RIGHT, TOP + height)]
+    parts += [draw_text("middle axis-name", LEFT + width / 2, HEIGHT - 12, x_name)]
+    parts += [draw_text("axis-name", LEFT - 52, TOP - 6, y_name)]
     if limit:
-        parts += [_line("limit", LEFT, y_at(limit[1]), WIDTH - RIGHT, y_at(limit[1]))]
-        parts += [_text("end", WIDTH - RIGHT, y_at(limit[1]) - 5, legible(limit[0], 60))]
+        parts += [draw_line("limit", LEFT, y_at(limit[1]), WIDTH - RIGHT, y_at(limit[1]))]
+        parts += [draw_text("end", WIDTH - RIGHT, y_at(limit[1]) - 5, legible(limit[0], 60))]
     if path:
         steps = " ".join(f"{x_at(x):.1f},{y_at(y):.1f}" for x, y in path)
         parts += [Markup('<polyline class="path" points="{}"/>').format(steps)]
@@ -144,8 +144,8 @@ def _labels(wanted: Sequence[tuple[float, float, str]], path: Sequence[tuple[flo
         box = next(free, places[0] if places else _Box(x + 10, WIDTH, y - 7, y + 7))
         taken.append(box)
         if abs(box.middle - y) > 1:
-            yield _line("leader", x, y, box.left if box.left > x else box.right, box.middle)
-        yield _text("label", box.left, box.middle + 4, label)
+            yield draw_line("leader", x, y, box.left if box.left > x else box.right, box.middle)
+        yield draw_text("label", box.left, box.middle + 4, label)
 
 
 def _places(x: float, y: float, wide: float) -> Iterator[_Box]:

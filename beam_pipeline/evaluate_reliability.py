@@ -21,7 +21,7 @@ from beam_pipeline.evaluate_bootstrap import Interval, bootstrap, ratio
 from beam_pipeline.evaluate_plots import WIDTH
 from beam_pipeline.evaluate_tables import table
 from beam_pipeline.report_contents import legible
-from beam_pipeline.report_drawings import _line, _text, short
+from beam_pipeline.report_drawings import draw_line, draw_text, short
 
 BINS = 10
 
@@ -149,15 +149,18 @@ def diagram(rows: Mapping[str, Reliability], kinds: Sequence[str], *, title: str
     head = '<svg xmlns="http://www.w3.org/2000/svg" class="scatter" viewBox="0 0 {0} {1}" role="img" aria-label="{2}">'
     parts = [Markup(head + '<rect class="paper" width="{0}" height="{1}"/>').format(WIDTH, height, legible(title))]
     for tick in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0):
-        parts += [_line("grid", _LEFT, y_at(tick), x_at(1), y_at(tick))]
+        parts += [draw_line("grid", _LEFT, y_at(tick), x_at(1), y_at(tick))]
         parts += [
-            _text("end", _LEFT - 8, y_at(tick) + 4, short(tick)),
-            _text("middle", x_at(tick), y_at(0) + 18, short(tick)),
+            draw_text("end", _LEFT - 8, y_at(tick) + 4, short(tick)),
+            draw_text("middle", x_at(tick), y_at(0) + 18, short(tick)),
         ]
-    parts += [_line("axis", _LEFT, y_at(0), x_at(1), y_at(0)), _line("limit", x_at(0), y_at(0), x_at(1), y_at(1))]
     parts += [
-        _text("middle axis-name", x_at(0.5), height - 12, "matching score"),
-        _text("axis-name", 12, 14, "found good"),
+        draw_line("axis", _LEFT, y_at(0), x_at(1), y_at(0)),
+        draw_line("limit", x_at(0), y_at(0), x_at(1), y_at(1)),
+    ]
+    parts += [
+        draw_text("middle axis-name", x_at(0.5), height - 12, "matching score"),
+        draw_text("axis-name", 12, 14, "found good"),
     ]
     for number, ((name, found), kind) in enumerate(zip(rows.items(), kinds, strict=False)):
         steps = " ".join(f"{x_at(one.said):.1f},{y_at(one.found):.1f}" for one in found.bins)
@@ -168,8 +171,8 @@ def diagram(rows: Mapping[str, Reliability], kinds: Sequence[str], *, title: str
             parts += [Markup(mark).format(kind, x_at(one.said), y_at(one.found), told)]
         top = _TOP + 12 + number * 40
         parts += [Markup('<circle class="mark {}" cx="{}" cy="{}" r="5"/>').format(kind, x_at(1) + 32, top - 4)]
-        parts += [_text("axis-name", x_at(1) + 44, top, legible(plots.shortened(name, 44)))]
-        parts += [_text("label", x_at(1) + 44, top + 16, f"ECE {found.ece:.3f}, Brier {found.brier:.3f}")]
+        parts += [draw_text("axis-name", x_at(1) + 44, top, legible(plots.shortened(name, 44)))]
+        parts += [draw_text("label", x_at(1) + 44, top + 16, f"ECE {found.ece:.3f}, Brier {found.brier:.3f}")]
     return Markup("").join([*parts, Markup("</svg>")])
 
 

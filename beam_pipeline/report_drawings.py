@@ -97,8 +97,8 @@ def histogram(values: np.ndarray, *, title: str, unit: str = "", whole: bool = F
         )
     ]
     for count in sorted({round(tick) for tick in ticks(0, tallest, 4)}):
-        parts.append(_line("grid", LEFT, y(count), WIDTH - RIGHT, y(count)))
-        parts.append(_text("end", LEFT - 7, y(count) + 4, f"{count:,}"))
+        parts.append(draw_line("grid", LEFT, y(count), WIDTH - RIGHT, y(count)))
+        parts.append(draw_text("end", LEFT - 7, y(count) + 4, f"{count:,}"))
     for number, count in enumerate(drawn.counts):
         start = drawn.start + number * drawn.step
         last = start + drawn.step - (1 if whole else 0)
@@ -110,15 +110,15 @@ def histogram(values: np.ndarray, *, title: str, unit: str = "", whole: bool = F
                 '<rect class="bar" x="{:.2f}" y="{:.2f}" width="{:.2f}" height="{:.2f}"><title>{}</title></rect>'
             ).format(LEFT + number * bar + 0.75, y(count), max(0.5, bar - 1.5), TOP + height - y(count), said)
         )
-    parts.append(_line("axis", LEFT, TOP + height, WIDTH - RIGHT, TOP + height))
+    parts.append(draw_line("axis", LEFT, TOP + height, WIDTH - RIGHT, TOP + height))
     for tick in ticks(drawn.start, drawn.end - 2 * shift, 6):
         if whole and tick != round(tick):
             continue
-        parts.append(_text("middle", x(tick), TOP + height + 16, short(tick)))
+        parts.append(draw_text("middle", x(tick), TOP + height + 16, short(tick)))
     median = float(np.median(values))
     if median <= drawn.end:
-        parts.append(_line("median", x(median), TOP, x(median), TOP + height))
-    parts.append(_text("middle axis-name", LEFT + width / 2, HEIGHT - 6, f"{title} ({unit})" if unit else title))
+        parts.append(draw_line("median", x(median), TOP, x(median), TOP + height))
+    parts.append(draw_text("middle axis-name", LEFT + width / 2, HEIGHT - 6, f"{title} ({unit})" if unit else title))
     return Markup("").join([*parts, Markup("</svg>")])
 
 
@@ -167,9 +167,9 @@ def measure_line(quantiles: tuple[float, float, float], thresholds: Sequence[flo
         said += f", threshold {', '.join(short(value) for value in thresholds)}"
     parts = [
         Markup('<svg class="measure" viewBox="0 0 160 16" role="img" aria-label="{0}"><title>{0}</title>').format(said),
-        _line("track", 4, 8, 156, 8),
-        _line("range", x(low), 8, max(x(high), x(low) + 1), 8),
-        *(_line("threshold", x(value), 2, x(value), 14) for value in thresholds),
+        draw_line("track", 4, 8, 156, 8),
+        draw_line("range", x(low), 8, max(x(high), x(low) + 1), 8),
+        *(draw_line("threshold", x(value), 2, x(value), 14) for value in thresholds),
         Markup('<circle class="middle" cx="{:.1f}" cy="8" r="3"/></svg>').format(x(middle)),
     ]
     return Markup("").join(parts)
@@ -182,9 +182,9 @@ def short(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def _line(kind: str, x1: float, y1: float, x2: float, y2: float) -> Markup:
+def draw_line(kind: str, x1: float, y1: float, x2: float, y2: float) -> Markup:
     return Markup('<line class="{}" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>').format(kind, x1, y1, x2, y2)
 
 
-def _text(kind: str, x: float, y: float, text: str) -> Markup:
+def draw_text(kind: str, x: float, y: float, text: str) -> Markup:
     return Markup('<text class="{}" x="{:.1f}" y="{:.1f}">{}</text>').format(kind, x, y, text)
