@@ -275,7 +275,6 @@ def stop(running, word, sign):
     os.kill(running.pid, sign)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_training_that_was_killed_or_interrupted_and_resumed_ends_with_the_weights_of_one_that_was_not(
     taught, tmp_path
